@@ -358,6 +358,50 @@ def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, new_lead, make_decision
     assert memory.leads[ours.lead_id].stage == "inquiry"
 
 
+def _lost_and_open(rules, new_lead, make_decision, day) -> Any:
+    """A lead that was lost, and an opportunity of the same person."""
+    lost, opened = new_lead(), new_lead()
+    smaller = Fields(amount=Money(amount=DecimalText(5), currency="USD"), expected_close=date(2027, 3, 31))
+    memory = together(
+        rules,
+        [
+            *_events_to_opportunity(lost, make_decision, day)[:-1],
+            (lost.lead_id, make_decision("open_opportunity", day(4), fields=smaller)),
+            (lost.lead_id, make_decision("lose", day(5), "price")),
+        ],
+        _events_to_opportunity(opened, make_decision, day),
+    )
+    return memory, lost, opened
+
+
+def test_open_deal_goes_before_a_lost_one_whichever_lead_survives(rules, new_lead, make_decision, day):
+    memory, lost, opened = _lost_and_open(rules, new_lead, make_decision, day)
+    memory.apply_events(day(6), lost.merged(opened.lead_id, day(6), employee_count=250))
+    survivor = memory.leads[lost.lead_id]
+    assert (survivor.stage, survivor.deal.amount) == ("opportunity", AMOUNT)
+    history = [(entry.stage, entry.cause) for entry in memory.entries(lost.lead_id)]
+    assert history[-2:] == [("lost", "decision"), ("opportunity", "merge")]
+    memory.decide(day(7), lost.lead_id, make_decision("win", day(7), fields=Fields(amount=AMOUNT)))
+    assert memory.leads[lost.lead_id].stage == "won"
+
+    memory, lost, opened = _lost_and_open(rules, new_lead, make_decision, day)
+    memory.apply_events(day(6), opened.merged(lost.lead_id, day(6), employee_count=250))
+    survivor = memory.leads[opened.lead_id]
+    assert (survivor.stage, survivor.deal.amount) == ("opportunity", AMOUNT)
+
+
+def test_won_lead_stays_won_when_an_open_one_is_merged_into_it(rules, new_lead, make_decision, day):
+    ours, theirs = new_lead(), new_lead()
+    won = (ours.lead_id, make_decision("win", day(5), fields=Fields(amount=AMOUNT)))
+    memory = together(
+        rules,
+        [*_events_to_opportunity(ours, make_decision, day), won],
+        _events_to_opportunity(theirs, make_decision, day),
+    )
+    memory.apply_events(day(6), ours.merged(theirs.lead_id, day(6), employee_count=250))
+    assert memory.leads[ours.lead_id].stage == "won"
+
+
 def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, new_lead, make_decision, day):
     ours, theirs = new_lead(), new_lead()
     memory = together(

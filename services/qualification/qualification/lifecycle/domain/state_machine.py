@@ -282,17 +282,18 @@ class LeadStateMachine:
             )
 
     def _inherit_progress(self, other: Lead, at: datetime) -> None:
-        """Take over a merged lead's stage where it had come further, and its deal where this one has none."""
+        """Take over a merged lead's stage where it goes before this one's, with its deal; else of the deal what this one lacks."""
         theirs = self.rules.stages.get(other.stage) if other.stage else None
+        first, second = self.deal, other.deal
         leads_on = theirs is not None and theirs.kind in ("open", "won")
         if theirs is not None and leads_on and _merge_rank(theirs, self.rules) > _merge_rank(self._stage(), self.rules):
             self._enter_stage(theirs, at, "merge")
-        ours = self.deal
+            first, second = second, first
         self._update_deal(
             Deal(
-                ours.amount or other.deal.amount,
-                ours.expected_close or other.deal.expected_close,
-                {**other.deal.answers, **ours.answers},
+                first.amount or second.amount,
+                first.expected_close or second.expected_close,
+                {**second.answers, **first.answers},
             ),
             at,
         )
@@ -435,12 +436,10 @@ def first_open_gate(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule
 
 
 def _merge_rank(stage: StageRule | None, rules: Rules) -> int:
-    """How far a stage is, for a merge: won is furthest; lost and disqualified are final for all but a sale; then the open
-    ones by rank, and recycled ranks as the stage where leads enter."""
-    if stage is None:
+    """How far a stage is, for a merge: won is furthest, then the open ones by rank, where recycled ranks as the stage that leads enter;
+    lost and disqualified come last, since the person stands where somebody is at work."""
+    if stage is None or stage.kind in ("lost", "disqualified"):
         return -1
-    if stage.kind == "open":
-        return stage.rank
     if stage.kind == "recycled":
         return rules.entry.rank
-    return len(rules.stages) + (1 if stage.kind == "won" else 0)
+    return len(rules.stages) if stage.kind == "won" else stage.rank
