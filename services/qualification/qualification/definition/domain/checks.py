@@ -78,25 +78,25 @@ def _iter_scores(definition: Definition) -> Iterator[tuple[str, FitScore | Engag
 
 
 def _check_gates(definition: Definition) -> Iterator[Finding]:
-    captures = [at for at, stage in _iter_stages(definition) if stage.gate.on]
+    captures = [at for at, stage in _iter_stages(definition) if stage.gate.event]
     if not captures:
-        yield Finding("/stages", "no stage has the gate {on: capture}, so no lead could ever enter")
+        yield Finding("/stages", "no stage has the gate {event: capture}, so no lead could ever enter")
     for at in captures[1:]:
-        yield Finding(f"{at}/gate/on", "another stage is entered on capture already")
+        yield Finding(f"{at}/gate", "another stage is entered on capture already")
     for at, stage in _iter_stages(definition):
         yield from _check_gate(definition, at, stage)
 
 
 def _check_gate(definition: Definition, at: str, stage: Stage) -> Iterator[Finding]:
     gate = stage.gate
-    if sum((gate.on is not None, gate.when is not None, gate.decision is not None)) != 1:
-        yield Finding(f"{at}/gate", "must be exactly one of on, when and decision")
+    if sum((gate.event is not None, gate.when is not None, gate.decision is not None)) != 1:
+        yield Finding(f"{at}/gate", "must be exactly one of event, when and decision")
         return
     if gate.decision is None:
         for name in ("fields", "reasons"):
             if name in gate.model_fields_set:
                 yield Finding(f"{at}/gate/{name}", "goes only with a decision")
-    if gate.on:
+    if gate.event:
         yield from _check_entry(at, stage)
     elif stage.from_ is None:
         yield Finding(f"{at}/from", "is missing: from which stages, or any")
@@ -149,9 +149,9 @@ def _check_decisions(definition: Definition) -> Iterator[Finding]:
 
 
 def _check_reachable(definition: Definition) -> Iterator[Finding]:
-    if not any(stage.gate.on for stage in definition.stages):
+    if not any(stage.gate.event for stage in definition.stages):
         return
-    reached = {stage.key for stage in definition.stages if stage.gate.on}
+    reached = {stage.key for stage in definition.stages if stage.gate.event}
     grown = True
     while grown:
         more = {stage.key for stage in definition.stages if reached & set(definition.origins(stage))}

@@ -157,7 +157,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
     return Rules(
         version=version,
         stages=stages,
-        entry=stages[next(stage.key for stage in definition.stages if stage.gate.on == "capture")],
+        entry=stages[next(stage.key for stage in definition.stages if stage.gate.event == "capture")],
         automatic_from=automatic_from,
         decisions_from={
             stage.key: {
