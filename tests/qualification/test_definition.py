@@ -388,3 +388,22 @@ def test_template_that_a_yaml_1_1_parser_has_read_is_accepted():
     template = Path(__file__).parents[2] / "deploy/agreements/definition.yaml"
     for text in (template.read_text(), template.read_text().replace("{event: capture}", "{on: capture}")):
         assert check_definition(json.loads(json.dumps(yaml.safe_load(text)))) == []
+
+
+@pytest.mark.parametrize(
+    ("moves", "at", "words"),
+    [
+        ({"sal": "mql"}, "/moves/sal", "no lead has to leave it"),
+        ({"old": "gone"}, "/moves/old", "there is no stage gone"),
+        ({"old": "won"}, "/moves/old", "only by a decision"),
+    ],
+)
+def test_moves_lead_from_dropped_stages_to_known_ones(content, moves, at, words):
+    content["moves"] = moves
+    assert [(finding.pointer, words in finding.message) for finding in check_definition(content)] == [(at, True)]
+
+
+def test_paper_says_what_becomes_of_leads_in_dropped_stages(content):
+    content["moves"] = {"tal": "sal"}
+    (section,) = [s for s in describe_definition(Definition.model_validate(content)) if "no longer" in s.heading]
+    assert list(section.rows) == [("TAL", "SAL")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 from math import log2
 from typing import Any
@@ -14,6 +15,8 @@ from uuid_utils.compat import uuid7
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import DecimalText, Money
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import compile_definition
 from qualification.lifecycle.domain.decisions import (
     InvalidDecision,
     LeadNotFound,
@@ -594,3 +597,36 @@ def test_a_cool_down_ends_by_itself(content, compiled, new_lead, day):
     assert [(event.stage, event.occurred_at) for event in said if isinstance(event, LeadStageChanged)] == [
         ("mql", day(2))
     ]
+
+
+def _renamed(content: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """The definition with a stage of another name, and where its leads go on."""
+    renamed: dict[str, Any] = json.loads(json.dumps(content).replace(f'"{old}"', f'"{new}"'))
+    return renamed | {"moves": {old: new}}
+
+
+def test_lead_goes_on_from_a_renamed_stage_through_all_versions_that_it_has_missed(
+    content, new_lead, make_decision, day
+):
+    first = compile_definition(1, Definition.model_validate(content))
+    second = compile_definition(2, Definition.model_validate(_renamed(content, "sal", "accepted")))
+    third = compile_definition(
+        3, Definition.model_validate(_renamed(_renamed(content, "sal", "accepted"), "accepted", "taken"))
+    )
+    about = new_lead()
+    memory = together(
+        first,
+        [
+            about.captured(day(0), employee_count=250),
+            about.did("demo.requested", day(1)),
+            (about.lead_id, make_decision("accept", day(2))),
+        ],
+    )
+    memory.activate(second)
+    memory.activate(third)
+    memory.reevaluate(day(3), about.lead_id)
+    lead = memory.leads[about.lead_id]
+    entry = memory.entries(about.lead_id)[-1]
+    assert (lead.stage, entry.cause, entry.from_stage, entry.definition_version) == ("taken", "definition", "sal", 3)
+    assert "qualify" in allowed_decisions(lead, third)
+    assert memory.folded(about.lead_id).lead.stage == "taken"

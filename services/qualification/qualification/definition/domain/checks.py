@@ -29,6 +29,7 @@ def check_definition(content: Mapping[str, object]) -> list[Finding]:
         *_check_keys(definition),
         *_check_gates(definition),
         *_check_references(definition),
+        *_check_moves(definition),
         *_check_decisions(definition),
         *_check_reachable(definition),
         *_check_grades(definition),
@@ -135,6 +136,17 @@ def _check_references(definition: Definition) -> Iterator[Finding]:
                 yield Finding(f"{at}/from/{index}", "a stage is not entered from itself")
         if stage.gate.reasons is not None and stage.gate.reasons not in definition.reasons:
             yield Finding(f"{at}/gate/reasons", f"there is no list of reasons {stage.gate.reasons}")
+
+
+def _check_moves(definition: Definition) -> Iterator[Finding]:
+    stages = {stage.key: stage for stage in definition.stages}
+    for old, new in definition.moves.items():
+        if old in stages:
+            yield Finding(pointer("moves", old), f"{old} is a stage of this version, so no lead has to leave it")
+        if new not in stages:
+            yield Finding(pointer("moves", old), f"there is no stage {new}")
+        elif stages[new].kind == "won":
+            yield Finding(pointer("moves", old), "a lead is won only by a decision")
 
 
 def _check_decisions(definition: Definition) -> Iterator[Finding]:

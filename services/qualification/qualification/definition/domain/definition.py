@@ -142,6 +142,8 @@ class Definition(DocumentPart):
         default_factory=dict, max_length=200
     )
     stages: Annotated[list[Stage], Field(min_length=1, max_length=STAGES_MAX)]
+    moves: dict[Key, Key] = Field(default_factory=dict, max_length=STAGES_MAX)
+    """Where leads go on from stages of earlier versions that this one drops or renames: the old stage, and one of this version."""
     reasons: dict[
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)
