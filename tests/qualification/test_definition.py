@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from accord.terms.criteria import MISSING, Criteria, compile_criteria
 from qualification.definition.domain.checks import check_definition
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.paper import describe_definition
+from qualification.definition.domain.rules import compile_definition
 from qualification.definition.domain.satisfiable import Domain, why_never
 
 Change = Callable[[dict[str, Any]], object]
@@ -54,7 +57,7 @@ def test_the_agreed_example_has_no_findings(content):
         (lambda c: c["stages"][2].update({"from": "some"}), "/stages/2/from"),
         (lambda c: c["stages"][0].update({"from": ["mql"]}), "/stages/0/from"),
         (lambda c: c["stages"][2]["gate"].update(on="capture"), "/stages/2/gate"),
-        (lambda c: c["stages"][2].update(gate={"on": "capture"}), "/stages/2/gate/on"),
+        (lambda c: c["stages"][2].update(gate={"on": "capture"}), "/stages/2/gate"),
         (lambda c: c["stages"][2].update(gate={}), "/stages/2/gate"),
         (lambda c: c["stages"][0].update(gate={"decision": "let_in"}), "/stages"),
         (lambda c: c["stages"][0].update(kind="won"), "/stages/0/kind"),
@@ -372,3 +375,35 @@ async def test_what_a_new_version_changes_is_told_in_the_words_of_the_paper(stac
     assert reading["heading"] == "How a lead goes on"
     assert "the company has 50 employees or more" in reading["before"][0]
     assert "the company has 200 employees or more" in reading["now"][0]
+
+
+@pytest.mark.parametrize("name", ["event", "on", "true"])
+def test_capture_gate_is_read_by_its_name_of_now_and_by_that_of_before(content, name):
+    content["stages"][0]["gate"] = {name: "capture"}
+    assert check_definition(content) == []
+    assert compile_definition(1, Definition.model_validate(content)).entry.key == "inquiry"
+
+
+def test_template_that_a_yaml_1_1_parser_has_read_is_accepted():
+    template = Path(__file__).parents[2] / "deploy/agreements/definition.yaml"
+    for text in (template.read_text(), template.read_text().replace("{event: capture}", "{on: capture}")):
+        assert check_definition(json.loads(json.dumps(yaml.safe_load(text)))) == []
+
+
+@pytest.mark.parametrize(
+    ("moves", "at", "words"),
+    [
+        ({"sal": "mql"}, "/moves/sal", "no lead has to leave it"),
+        ({"old": "gone"}, "/moves/old", "there is no stage gone"),
+        ({"old": "won"}, "/moves/old", "only by a decision"),
+    ],
+)
+def test_moves_lead_from_dropped_stages_to_known_ones(content, moves, at, words):
+    content["moves"] = moves
+    assert [(finding.pointer, words in finding.message) for finding in check_definition(content)] == [(at, True)]
+
+
+def test_paper_says_what_becomes_of_leads_in_dropped_stages(content):
+    content["moves"] = {"tal": "sal"}
+    (section,) = [s for s in describe_definition(Definition.model_validate(content)) if "no longer" in s.heading]
+    assert list(section.rows) == [("TAL", "SAL")]

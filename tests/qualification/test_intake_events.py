@@ -474,3 +474,29 @@ async def test_lead_restored_by_an_unmerge_is_judged_by_the_version_in_force(sta
     restored, survivor = await stored(stack, theirs.lead_id), await stored(stack, ours.lead_id)
     assert (restored.applied_version, restored.stage) == (version, "mql")
     assert survivor.applied_version == version
+
+
+async def test_version_that_would_strand_leads_is_refused_with_their_number_and_moves_them_otherwise(
+    stack, content, new_lead, auth, day
+):
+    await stack.activate(content)
+    for _ in range(3):
+        about = new_lead()
+        await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    renamed = json.loads(json.dumps(content).replace('"mql"', '"ready"'))
+    drafted = await stack.http.post("/v1/definition/versions", json=renamed, headers=auth("marketing"))
+    at = f"/v1/definition/versions/{drafted.json()['version']}/propose"
+    refused = await stack.http.post(at, headers=auth("marketing"))
+    assert refused.status_code == 422, refused.text
+    (error,) = refused.json()["errors"]
+    assert (error["pointer"], "3 open leads stand in mql" in error["message"]) == ("/moves", True)
+    version = await stack.activate(renamed | {"moves": {"mql": "ready"}})
+    async with stack.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(
+            text("UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
+        )
+    assert await reevaluate_leads(stack.database, await stack.open_context()) is False
+    lead = await stored(stack, about.lead_id)
+    assert (lead.stage, lead.applied_version) == ("ready", version)
+    entry = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+    assert (entry.cause, entry.from_stage, entry.stage) == ("definition", "mql", "ready")

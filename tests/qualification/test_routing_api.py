@@ -510,6 +510,21 @@ async def test_owner_that_came_by_a_merge_goes_with_it_and_frees_the_place(route
     assert await owner_of(routed, plain.lead_id) is None  # it stands in no stage of the routing
 
 
+async def test_owner_of_an_open_deal_keeps_it_when_it_is_merged_into_a_lost_lead(routed, new_lead, day, auth):
+    lost, opened = await mql(routed, new_lead, day), await mql(routed, new_lead, day)
+    for body in ({"decision": "accept"}, {"decision": "lose", "reason": "price"}):
+        answer = await routed.http.post(f"/v1/leads/{lost.lead_id}/decisions", json=body, headers=auth("sales"))
+        assert answer.is_success, answer.text
+    assert (await owner_of(routed, lost.lead_id), await owner_of(routed, opened.lead_id)) == ("ann", "bob")
+    merge = lost.merged(opened.lead_id, datetime.now(UTC), employee_count=250)
+    await routed.apply_events(merge)
+    assert (await lead(routed, auth, lost.lead_id))["stage"] == "mql"
+    assert await owner_of(routed, lost.lead_id) == "bob"
+    await routed.apply_events(reverted(lost, merge, opened, day, survivor_size=250))
+    assert (await owner_of(routed, lost.lead_id), await owner_of(routed, opened.lead_id)) == ("ann", "bob")
+    assert (await lead(routed, auth, lost.lead_id))["stage"] == "lost"
+
+
 async def test_owner_given_by_hand_after_a_merge_stays_when_it_is_reverted(routed, new_lead, day, auth):
     plain, third = new_lead(), await mql(routed, new_lead, day)
     await routed.apply_events(plain.captured(day(0), employee_count=10))

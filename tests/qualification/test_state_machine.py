@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 from math import log2
 from typing import Any
@@ -14,6 +15,8 @@ from uuid_utils.compat import uuid7
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import DecimalText, Money
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import compile_definition
 from qualification.lifecycle.domain.decisions import (
     InvalidDecision,
     LeadNotFound,
@@ -358,6 +361,50 @@ def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, new_lead, make_decision
     assert memory.leads[ours.lead_id].stage == "inquiry"
 
 
+def _lost_and_open(rules, new_lead, make_decision, day) -> Any:
+    """A lead that was lost, and an opportunity of the same person."""
+    lost, opened = new_lead(), new_lead()
+    smaller = Fields(amount=Money(amount=DecimalText(5), currency="USD"), expected_close=date(2027, 3, 31))
+    memory = together(
+        rules,
+        [
+            *_events_to_opportunity(lost, make_decision, day)[:-1],
+            (lost.lead_id, make_decision("open_opportunity", day(4), fields=smaller)),
+            (lost.lead_id, make_decision("lose", day(5), "price")),
+        ],
+        _events_to_opportunity(opened, make_decision, day),
+    )
+    return memory, lost, opened
+
+
+def test_open_deal_goes_before_a_lost_one_whichever_lead_survives(rules, new_lead, make_decision, day):
+    memory, lost, opened = _lost_and_open(rules, new_lead, make_decision, day)
+    memory.apply_events(day(6), lost.merged(opened.lead_id, day(6), employee_count=250))
+    survivor = memory.leads[lost.lead_id]
+    assert (survivor.stage, survivor.deal.amount) == ("opportunity", AMOUNT)
+    history = [(entry.stage, entry.cause) for entry in memory.entries(lost.lead_id)]
+    assert history[-2:] == [("lost", "decision"), ("opportunity", "merge")]
+    memory.decide(day(7), lost.lead_id, make_decision("win", day(7), fields=Fields(amount=AMOUNT)))
+    assert memory.leads[lost.lead_id].stage == "won"
+
+    memory, lost, opened = _lost_and_open(rules, new_lead, make_decision, day)
+    memory.apply_events(day(6), opened.merged(lost.lead_id, day(6), employee_count=250))
+    survivor = memory.leads[opened.lead_id]
+    assert (survivor.stage, survivor.deal.amount) == ("opportunity", AMOUNT)
+
+
+def test_won_lead_stays_won_when_an_open_one_is_merged_into_it(rules, new_lead, make_decision, day):
+    ours, theirs = new_lead(), new_lead()
+    won = (ours.lead_id, make_decision("win", day(5), fields=Fields(amount=AMOUNT)))
+    memory = together(
+        rules,
+        [*_events_to_opportunity(ours, make_decision, day), won],
+        _events_to_opportunity(theirs, make_decision, day),
+    )
+    memory.apply_events(day(6), ours.merged(theirs.lead_id, day(6), employee_count=250))
+    assert memory.leads[ours.lead_id].stage == "won"
+
+
 def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, new_lead, make_decision, day):
     ours, theirs = new_lead(), new_lead()
     memory = together(
@@ -550,3 +597,36 @@ def test_a_cool_down_ends_by_itself(content, compiled, new_lead, day):
     assert [(event.stage, event.occurred_at) for event in said if isinstance(event, LeadStageChanged)] == [
         ("mql", day(2))
     ]
+
+
+def _renamed(content: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """The definition with a stage of another name, and where its leads go on."""
+    renamed: dict[str, Any] = json.loads(json.dumps(content).replace(f'"{old}"', f'"{new}"'))
+    return renamed | {"moves": {old: new}}
+
+
+def test_lead_goes_on_from_a_renamed_stage_through_all_versions_that_it_has_missed(
+    content, new_lead, make_decision, day
+):
+    first = compile_definition(1, Definition.model_validate(content))
+    second = compile_definition(2, Definition.model_validate(_renamed(content, "sal", "accepted")))
+    third = compile_definition(
+        3, Definition.model_validate(_renamed(_renamed(content, "sal", "accepted"), "accepted", "taken"))
+    )
+    about = new_lead()
+    memory = together(
+        first,
+        [
+            about.captured(day(0), employee_count=250),
+            about.did("demo.requested", day(1)),
+            (about.lead_id, make_decision("accept", day(2))),
+        ],
+    )
+    memory.activate(second)
+    memory.activate(third)
+    memory.reevaluate(day(3), about.lead_id)
+    lead = memory.leads[about.lead_id]
+    entry = memory.entries(about.lead_id)[-1]
+    assert (lead.stage, entry.cause, entry.from_stage, entry.definition_version) == ("taken", "definition", "sal", 3)
+    assert "qualify" in allowed_decisions(lead, third)
+    assert memory.folded(about.lead_id).lead.stage == "taken"

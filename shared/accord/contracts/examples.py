@@ -262,7 +262,7 @@ _ALL: tuple[EventData, ...] = (
             "kind": "definition",
             "title": "What we both call a lead",
             "stages": [
-                {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"on": "capture"}},
+                {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"event": "capture"}},
                 {"key": "won", "owner": "sales", "kind": "won", "from": ["inquiry"], "gate": {"decision": "win"}},
             ],
         },

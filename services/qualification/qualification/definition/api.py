@@ -9,7 +9,7 @@ DEFINITION: dict[str, Any] = {
     "title": "What we both call a lead",
     "glossary": {"lead": "A person at a company we could sell to, who has shown interest."},
     "stages": [
-        {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"on": "capture"}},
+        {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"event": "capture"}},
         {
             "key": "mql",
             "owner": "marketing",

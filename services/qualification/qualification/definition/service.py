@@ -9,11 +9,15 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveVersion, AgreementStore, Kind, Section
+from accord.agreements.store import InvalidContent
+from accord.db import connection_of
+from accord.terms.findings import Finding
 from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from qualification.definition.domain.checks import check_definition
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.paper import describe_definition
 from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.definition.queries import stages
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
@@ -24,7 +28,22 @@ def _read(content: Mapping[str, object]) -> Definition:
     return Definition.model_validate(content, context=SKIP_PATTERN_CHECKS)
 
 
-KIND = Kind(kind="definition", path="/v1/definition", validate=check_definition, paper=_paper)
+async def _check_stranded(conn: AsyncConnection, content: Mapping[str, object]) -> list[str]:
+    """Refuse a version that would leave leads in stages that it does not know. Leads that are won or lost may stay there."""
+    definition = _read(content)
+    counted = await stages.count_leads_outside(
+        await connection_of(conn), {stage.key for stage in definition.stages} | definition.moves.keys()
+    )
+    findings = [
+        Finding("/moves", f"{leads} open leads stand in {stage}, which this version drops: say where they go on")
+        for stage, leads in counted.items()
+    ]
+    if findings:
+        raise InvalidContent(findings)
+    return []
+
+
+KIND = Kind(kind="definition", path="/v1/definition", validate=check_definition, paper=_paper, warn=_check_stranded)
 
 
 class DefinitionVersions(NamedTuple):
@@ -59,8 +78,11 @@ class DefinitionVersionCache:
 
         Whoever holds a transaction gives its connection.
         """
-        for number in numbers:
-            await self._rules(number, conn)
+        unknown = set(numbers) - self._compiled.keys()
+        # Those before it too, since a lead passes all of them on its way to a newer one.
+        for number in range(1, max(unknown, default=0) + 1):
+            if number in unknown or (number not in self._compiled and await self._was_in_force(number, conn)):
+                await self._rules(number, conn)
 
     async def definition_of(self, version: int) -> Definition:
         """The content of a version that is or was in force, as it was signed."""

@@ -29,6 +29,7 @@ def check_definition(content: Mapping[str, object]) -> list[Finding]:
         *_check_keys(definition),
         *_check_gates(definition),
         *_check_references(definition),
+        *_check_moves(definition),
         *_check_decisions(definition),
         *_check_reachable(definition),
         *_check_grades(definition),
@@ -78,25 +79,25 @@ def _iter_scores(definition: Definition) -> Iterator[tuple[str, FitScore | Engag
 
 
 def _check_gates(definition: Definition) -> Iterator[Finding]:
-    captures = [at for at, stage in _iter_stages(definition) if stage.gate.on]
+    captures = [at for at, stage in _iter_stages(definition) if stage.gate.event]
     if not captures:
-        yield Finding("/stages", "no stage has the gate {on: capture}, so no lead could ever enter")
+        yield Finding("/stages", "no stage has the gate {event: capture}, so no lead could ever enter")
     for at in captures[1:]:
-        yield Finding(f"{at}/gate/on", "another stage is entered on capture already")
+        yield Finding(f"{at}/gate", "another stage is entered on capture already")
     for at, stage in _iter_stages(definition):
         yield from _check_gate(definition, at, stage)
 
 
 def _check_gate(definition: Definition, at: str, stage: Stage) -> Iterator[Finding]:
     gate = stage.gate
-    if sum((gate.on is not None, gate.when is not None, gate.decision is not None)) != 1:
-        yield Finding(f"{at}/gate", "must be exactly one of on, when and decision")
+    if sum((gate.event is not None, gate.when is not None, gate.decision is not None)) != 1:
+        yield Finding(f"{at}/gate", "must be exactly one of event, when and decision")
         return
     if gate.decision is None:
         for name in ("fields", "reasons"):
             if name in gate.model_fields_set:
                 yield Finding(f"{at}/gate/{name}", "goes only with a decision")
-    if gate.on:
+    if gate.event:
         yield from _check_entry(at, stage)
     elif stage.from_ is None:
         yield Finding(f"{at}/from", "is missing: from which stages, or any")
@@ -137,6 +138,17 @@ def _check_references(definition: Definition) -> Iterator[Finding]:
             yield Finding(f"{at}/gate/reasons", f"there is no list of reasons {stage.gate.reasons}")
 
 
+def _check_moves(definition: Definition) -> Iterator[Finding]:
+    stages = {stage.key: stage for stage in definition.stages}
+    for old, new in definition.moves.items():
+        if old in stages:
+            yield Finding(pointer("moves", old), f"{old} is a stage of this version, so no lead has to leave it")
+        if new not in stages:
+            yield Finding(pointer("moves", old), f"there is no stage {new}")
+        elif stages[new].kind == "won":
+            yield Finding(pointer("moves", old), "a lead is won only by a decision")
+
+
 def _check_decisions(definition: Definition) -> Iterator[Finding]:
     """One decision in one stage leads to one place."""
     leads_to: dict[tuple[str, str], str] = {}
@@ -149,9 +161,9 @@ def _check_decisions(definition: Definition) -> Iterator[Finding]:
 
 
 def _check_reachable(definition: Definition) -> Iterator[Finding]:
-    if not any(stage.gate.on for stage in definition.stages):
+    if not any(stage.gate.event for stage in definition.stages):
         return
-    reached = {stage.key for stage in definition.stages if stage.gate.on}
+    reached = {stage.key for stage in definition.stages if stage.gate.event}
     grown = True
     while grown:
         more = {stage.key for stage in definition.stages if reached & set(definition.origins(stage))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from accord.contracts.values import Department, StageKind
 from accord.terms.criteria import Criteria
@@ -35,7 +35,8 @@ def _must_be_positive(amount: timedelta | None) -> timedelta | None:
 class Gate(DocumentPart):
     """How a stage is entered: on capture, when criteria hold, or by a decision. Exactly one of the three."""
 
-    on: Literal["capture"] | None = None
+    event: Literal["capture"] | None = Field(default=None, validation_alias=AliasChoices("event", "on", "true"))
+    """The event that opens it. `on` is its name before 0.2.0, which YAML 1.1 parsers read as true."""
     when: Criteria | None = None
     decision: Key | Annotated[list[Key], Field(min_length=1, max_length=20)] | None = None
     fields: list[FieldName] = Field(default_factory=list, max_length=20)
@@ -141,6 +142,8 @@ class Definition(DocumentPart):
         default_factory=dict, max_length=200
     )
     stages: Annotated[list[Stage], Field(min_length=1, max_length=STAGES_MAX)]
+    moves: dict[Key, Key] = Field(default_factory=dict, max_length=STAGES_MAX)
+    """Where leads go on from stages of earlier versions that this one drops or renames: the old stage, and one of this version."""
     reasons: dict[
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)

@@ -23,6 +23,11 @@ _KIND_WORDS = {
 def describe_definition(definition: Definition) -> list[Section]:
     """The whole definition in words."""
     parts = [Section("How a lead goes on", [_stage(definition, stage) for stage in definition.stages])]
+    if definition.moves:
+        moves = [(stage_in_words(old), stage_in_words(new)) for old, new in definition.moves.items()]
+        parts.append(
+            Section("Stages of before that are no longer there", columns=("Stage", "Its leads go on as"), rows=moves)
+        )
     if definition.reasons:
         rows = [(name, key, words) for name, reasons in definition.reasons.items() for key, words in reasons.items()]
         parts.append(Section("Reasons that may be given", columns=("List", "Reason", "Meaning"), rows=rows))

@@ -107,6 +107,8 @@ class Rules(Struct, frozen=True, gc=False):
     has_negative_points: bool = False
     """Whether some activity takes points, so that a score may rise by itself."""
     since: datetime | None = None
+    moves: Mapping[str, str] = field(default_factory=dict)
+    """Where leads go on from stages that this version no longer knows."""
     currency: str | None = None
     """That of amounts, None where any will do."""
 
@@ -157,7 +159,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
     return Rules(
         version=version,
         stages=stages,
-        entry=stages[next(stage.key for stage in definition.stages if stage.gate.on == "capture")],
+        entry=stages[next(stage.key for stage in definition.stages if stage.gate.event == "capture")],
         automatic_from=automatic_from,
         decisions_from={
             stage.key: {
@@ -181,6 +183,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
         fit_tests=tuple((rule.when.holds, rule.points) for rule in rules_fit),
         time_triggers={key: _time_triggers(stages[key], gates, grade) for key, gates in automatic_from.items()},
         default_time_triggers=TimeTriggers(_score_thresholds(grade, ())),
+        moves=definition.moves,
         currency=definition.currency,
         has_negative_points=any(rule.points < 0 for rule in rules_engagement),
     )

@@ -151,8 +151,7 @@ class LeadStateMachine:
             case MergeApplied():
                 self._apply_merge(fact, other)
             case VersionApplied():
-                self.rules = self.versions[fact.version]
-                self._cached_scores = self._cached_fit = None
+                self._apply_version(fact)
                 self._evaluate(fact.at, cause="definition")
         self.position = fact.position
         if self.stage is not None:
@@ -235,6 +234,18 @@ class LeadStateMachine:
             self._update_scores(at)
         self._pass_gates(at, new_interest_at, cause)
 
+    def _apply_version(self, fact: VersionApplied) -> None:
+        """Go on under a later version; from a stage that was dropped in between to where each version says in turn."""
+        passed = [number for number in self.versions if self.rules.version < number <= fact.version]
+        self.rules = self.versions[fact.version]
+        self._cached_scores = self._cached_fit = None
+        stage = self.stage
+        for number in sorted(passed) if stage is not None else ():
+            rules = self.versions[number]
+            stage = stage if stage is None or stage in rules.stages else rules.moves.get(stage, stage)
+        if stage is not None and stage != self.stage and stage in self.rules.stages:
+            self._enter_stage(self.rules.stages[stage], fact.at, "definition")
+
     def _apply_merge(self, fact: MergeApplied, other: Lead | None) -> None:
         if fact.sequence > self.profile_sequence or self.profile is None or self.replaying:
             self._set_profile(fact.state, fact.sequence, fact.at)
@@ -282,17 +293,18 @@ class LeadStateMachine:
             )
 
     def _inherit_progress(self, other: Lead, at: datetime) -> None:
-        """Take over a merged lead's stage where it had come further, and its deal where this one has none."""
-        theirs = self.rules.stages.get(other.stage) if other.stage else None
+        """Take over a merged lead's stage where it goes before this one's, with its deal; else of the deal what this one lacks."""
+        theirs = self.rules.stages.get(self.rules.moves.get(other.stage, other.stage)) if other.stage else None
+        first, second = self.deal, other.deal
         leads_on = theirs is not None and theirs.kind in ("open", "won")
         if theirs is not None and leads_on and _merge_rank(theirs, self.rules) > _merge_rank(self._stage(), self.rules):
             self._enter_stage(theirs, at, "merge")
-        ours = self.deal
+            first, second = second, first
         self._update_deal(
             Deal(
-                ours.amount or other.deal.amount,
-                ours.expected_close or other.deal.expected_close,
-                {**other.deal.answers, **ours.answers},
+                first.amount or second.amount,
+                first.expected_close or second.expected_close,
+                {**second.answers, **first.answers},
             ),
             at,
         )
@@ -435,12 +447,10 @@ def first_open_gate(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule
 
 
 def _merge_rank(stage: StageRule | None, rules: Rules) -> int:
-    """How far a stage is, for a merge: won is furthest; lost and disqualified are final for all but a sale; then the open
-    ones by rank, and recycled ranks as the stage where leads enter."""
-    if stage is None:
+    """How far a stage is, for a merge: won is furthest, then the open ones by rank, where recycled ranks as the stage that leads enter;
+    lost and disqualified come last, since the person stands where somebody is at work."""
+    if stage is None or stage.kind in ("lost", "disqualified"):
         return -1
-    if stage.kind == "open":
-        return stage.rank
     if stage.kind == "recycled":
         return rules.entry.rank
-    return len(rules.stages) + (1 if stage.kind == "won" else 0)
+    return len(rules.stages) if stage.kind == "won" else stage.rank

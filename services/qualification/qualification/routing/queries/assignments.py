@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -30,7 +31,7 @@ WHERE (explanation IS NOT NULL OR reason IS NOT NULL)
 """
 
 _LAST = """
-SELECT DISTINCT ON (lead_id) lead_id, assignment_id, owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
+SELECT DISTINCT ON (lead_id) lead_id, assignment_id, owner, previous_owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
 ORDER BY lead_id, sequence DESC
 """
 
@@ -168,14 +169,18 @@ async def erase(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> Non
         await delete_waiting(connection, lead_ids)
 
 
-async def find_last_owners(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-    """Who was last given these leads, under their own ids."""
-    return {row["lead_id"]: row["owner"] for row in await connection.fetch(_LAST, lead_ids)}
+class LastAssignment(NamedTuple):
+    """The newest assignment of a lead."""
+
+    assignment_id: UUID
+    owner: str | None
+    previous_owner: str | None
 
 
-async def find_last_ids(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, UUID]:
-    """The last assignment of each of these leads, under its own id."""
-    return {row["lead_id"]: row["assignment_id"] for row in await connection.fetch(_LAST, lead_ids)}
+async def find_last(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, LastAssignment]:
+    """How these leads were last given to somebody, under their own ids."""
+    rows = await connection.fetch(_LAST, lead_ids)
+    return {row[0]: LastAssignment(*row[1:]) for row in rows}
 
 
 async def find_handled_breaches(connection: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:

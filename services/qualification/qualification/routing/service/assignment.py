@@ -36,7 +36,7 @@ Cause = Literal["stage", "waiting", "breach", "person", "merge"]
 leads became one."""
 
 
-WHY_MERGED = "the lead that was merged into this one had this owner, and this one had none"
+WHY_MERGED = "the lead that was merged into this one had this owner, and nobody worked on this one"
 WHY_REVERTED = "the merge by which this lead had got its owner was reverted"
 
 
@@ -87,8 +87,8 @@ async def assign_entered_leads(
 ) -> None:
     """After the leads of a unit of work were written: those that entered one of the routing's stages are given to people.
 
-    A survivor without an owner takes that of the lead that was merged into it, until the merge is reverted. Leads that are merged or
-    erased belong to nobody.
+    A survivor on which nobody works takes the owner of the lead that was merged into it, until the merge is reverted. Leads that are
+    merged or erased belong to nobody.
     """
     taken_over: Collection[UUID] = ()
     if changes.merges or changes.erased:
@@ -126,12 +126,14 @@ def _is_too_old(lead: Lead, routing: Routing, now: datetime) -> bool:
 
 
 async def _release_owners(unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None) -> Collection[UUID]:
-    """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
+    """Take owners away from leads that are gone, and give them to survivors that have none or were in no open stage; which survivors
+    those were."""
     opened = open_stages(rules) if rules else frozenset()
     fixed: dict[UUID, FixedAssignment] = {}
     for merge_id, merged_id, survivor_id in changes.merges:
         owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
-        if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
+        is_free = survivor.owner is None or changes.before[survivor_id].stage not in opened
+        if owner is not None and is_free and survivor.stage in opened and not survivor.erased:
             fixed.setdefault(survivor_id, FixedAssignment(survivor, owner, "merge", WHY_MERGED, merge_id=merge_id))
     await record_assignments(unit_of_work, list(fixed.values()), bump_revision=False)
     connection = await unit_of_work.connection()
@@ -142,26 +144,26 @@ async def _release_owners(unit_of_work: UnitOfWork, changes: Changes, rules: Rul
 
 
 async def _separate_owners(unit_of_work: UnitOfWork, changes: Changes, routing: Routing | None) -> None:
-    """After merges were reverted: what a survivor got by one is taken back, and whoever has no owner now waits for one."""
+    """After merges were reverted: a survivor that got its owner by one has the owner of before, and whoever has none now waits."""
     connection = await unit_of_work.connection()
     survivors = sorted({merge.survivor_id for merge in changes.reverted_merges})
-    last = await assignments.find_last_ids(connection, survivors)
+    last = await assignments.find_last(connection, survivors)
     fixed = [
-        FixedAssignment(changes.now[merge.survivor_id], None, "merge", WHY_REVERTED)
+        FixedAssignment(changes.now[merge.survivor_id], last[merge.survivor_id].previous_owner, "merge", WHY_REVERTED)
         for merge in changes.reverted_merges
-        if last.get(merge.survivor_id) == merge.merge_id
+        if merge.survivor_id in last and last[merge.survivor_id].assignment_id == merge.merge_id
     ]
     await record_assignments(unit_of_work, fixed, bump_revision=False)
     if routing is None:
         return
-    taken_back = {item.lead.lead_id for item in fixed}
+    owners = {item.lead.lead_id: item.owner for item in fixed}
     parted = {lead_id for merge in changes.reverted_merges for lead_id in (merge.other_id, merge.survivor_id)}
     await enqueue_leads(
         connection,
         [
             lead_id
             for lead_id in sorted(parted)
-            if (lead_id in taken_back or changes.now[lead_id].owner is None)
+            if owners.get(lead_id, changes.now[lead_id].owner) is None
             and not _is_too_old(changes.now[lead_id], routing, unit_of_work.now)
         ],
         unit_of_work.now,
