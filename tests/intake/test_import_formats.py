@@ -15,7 +15,7 @@ from intake.imports.domain import formats
 from intake.imports.domain.csv_format import CsvFormat
 from intake.imports.domain.formats import FORMATS
 from intake.imports.domain.imports import Failure
-from intake.imports.domain.rows import Plan, RowReader
+from intake.imports.domain.rows import DateFormats, Plan, RowReader
 from intake.imports.domain.table import Row
 
 FILES = {
@@ -31,8 +31,12 @@ class TsvFormat(CsvFormat):
     name = "tsv"
     media_type = "text/tab-separated-values"
 
-    def complete(self, plan: Plan, sample: bytes, attributes: Sequence[str], *, whole: bool) -> Plan:
-        return super().complete(plan.model_copy(update={"delimiter": "\t"}), sample, attributes, whole=whole)
+    def complete(
+        self, plan: Plan, sample: bytes, attributes: Sequence[str], date_formats: DateFormats, *, whole: bool
+    ) -> Plan:
+        return super().complete(
+            plan.model_copy(update={"delimiter": "\t"}), sample, attributes, date_formats, whole=whole
+        )
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def read(name: str, body: bytes) -> tuple[Plan, RowReader, list[Row]]:
     """The plan of a file, what makes submissions of its rows, and the rows."""
     form = FORMATS[name]
     asked = Plan(format=name, encoding="utf-8", stored_encoding="utf-8", mapping_from=form.mapping_default)
-    plan = form.complete(asked, body, [], whole=True)
+    plan = form.complete(asked, body, [], None, whole=True)
     rows = form.rows(plan, plan.start, plan.number)
     rows.feed(body[plan.start :])
     rows.close()

@@ -148,7 +148,10 @@ def test_defaults_of_the_source_fill_what_the_row_leaves_out() -> None:
         (["a@b.example"], "The row has 1 cells, the header 2"),
         (["a@b.example", "x", "y"], "The row has 3 cells, the header 2"),
         (["", ""], "Needs one of email, phone, external_id"),
-        (["a@b.example", "soon"], "When: Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00"),
+        (
+            ["a@b.example", "soon"],
+            "When: Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00, or say the date_format",
+        ),
         (["a@b.example", "0001-01-01"], "When: Must be a time from 1970-01-01 to 2199-12-31"),
         (["a" * 600, ""], "mail: String should have at most 500 characters"),
     ],

@@ -195,6 +195,10 @@ def import_file(
     encoding: Annotated[str | None, typer.Option(help="Such as windows-1252; default: detected.")] = None,
     header: Annotated[bool, typer.Option(help="Whether the first row names the columns.")] = True,
     timezone: Annotated[str, typer.Option(help="Time zone of times without an offset.")] = "UTC",
+    date_format: Annotated[
+        str | None,
+        typer.Option(help="How dates are written, such as DD.MM.YYYY; default: detected where it is certain."),
+    ] = None,
     rows_per_s: Annotated[int | None, typer.Option(help="Import at most this many rows a second.", min=1)] = None,
     url: Annotated[
         str | None, typer.Option(help="Intake's address; default: that of the local stack.", envvar="ACCORD_INTAKE_URL")
@@ -220,6 +224,7 @@ def import_file(
         "encoding": encoding,
         "header": None if header else "false",
         "timezone": timezone,
+        "date_format": date_format,
         "rows_per_s": None if rows_per_s is None else str(rows_per_s),
     }
     file_import = FileImport(

@@ -190,18 +190,7 @@ def _describe_problem(answer: httpx.Response) -> str:
 
 
 def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
-    if file := found["file"]:
-        read_as = [
-            file["format"],
-            file["encoding"],
-            *([f"cells separated by {_name_delimiter(file['delimiter'])}"] if file["delimiter"] else []),
-        ]
-        console.print("Read as " + ", ".join(read_as), highlight=False)
-    if (mapping := found["mapping"]) and mapping["columns"]:
-        pairs = ", ".join(f"{column} → {target}" for column, target in mapping["columns"].items())
-        console.print(f"Columns: {pairs}", highlight=False, markup=False)
-        if mapping["not_mapped"]:
-            console.print(f"Kept, but not mapped: {', '.join(mapping['not_mapped'])}", highlight=False, markup=False)
+    _print_reading(found, console)
     table = Table("rows", "would be" if found["dry_run"] else "were", header_style="bold")
     table.columns[0].justify = "right"
     for outcome in _ROWS:
@@ -223,6 +212,26 @@ def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
     for one in quality["examples"][:_ERRORS_SHOWN]:
         console.print(f"  row {one['row']}: {one['error']}", highlight=False, markup=False)
     console.print(f"import {found['import_id']}", highlight=False)
+
+
+def _print_reading(found: Mapping[str, Any], console: Console) -> None:
+    """How the file was read."""
+    if file := found["file"]:
+        read_as = [
+            file["format"],
+            file["encoding"],
+            *([f"cells separated by {_name_delimiter(file['delimiter'])}"] if file["delimiter"] else []),
+        ]
+        console.print("Read as " + ", ".join(read_as), highlight=False)
+    if (mapping := found["mapping"]) and mapping["columns"]:
+        pairs = ", ".join(f"{column} → {target}" for column, target in mapping["columns"].items())
+        console.print(f"Columns: {pairs}", highlight=False, markup=False)
+        if mapping["not_mapped"]:
+            console.print(f"Kept, but not mapped: {', '.join(mapping['not_mapped'])}", highlight=False, markup=False)
+        for one in found.get("times", []):
+            shown = ", ".join(f"{example['text']} → {example['read_as'] or '?'}" for example in one["examples"])
+            how = one["date_format"] or "ISO 8601"
+            console.print(f"Times of {one['column']} as {how}: {shown}", highlight=False, markup=False)
 
 
 def _name_delimiter(delimiter: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 from zoneinfo import available_timezones
 
+import orjson
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -21,10 +22,17 @@ from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
-from accord.http.problems import Problem, media_type_of, parameter_error, unsupported_media_type, validation_problem
+from accord.http.problems import (
+    Problem,
+    media_type_of,
+    parameter_error,
+    unsupported_media_type,
+    validation_problem,
+)
+from intake.imports.domain.dates import InvalidDateFormat, TimeColumn, compile_format
 from intake.imports.domain.formats import BY_MEDIA_TYPE, FORMATS, Format
 from intake.imports.domain.imports import Failure, Outcome, State
-from intake.imports.domain.rows import MappingOrigin, Plan
+from intake.imports.domain.rows import DateFormats, MappingOrigin, Plan
 from intake.imports.domain.table import OWN_COLUMNS, find_encoding
 from intake.imports.queries import Job
 from intake.imports.service.imports import Imports
@@ -56,6 +64,21 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _date_format(text: str) -> DateFormats:
+    try:
+        formats = orjson.loads(text) if text.lstrip().startswith("{") else text
+        if not isinstance(formats, str) and not all(isinstance(one, str) for one in formats.values()):
+            raise InvalidDateFormat("Must be a format, or a JSON object of columns and their formats")
+        for one in [formats] if isinstance(formats, str) else formats.values():
+            compile_format(one)
+    except orjson.JSONDecodeError:
+        raise PydanticCustomError("date_format", "Is not JSON") from None
+    except InvalidDateFormat as error:
+        raise PydanticCustomError("date_format", "{reason}", {"reason": str(error)}) from None
+    found: DateFormats = formats
+    return found
+
+
 class ImportQuery(BaseModel):
     """The parameters of `POST /v1/imports`. What is left out is found out from the file."""
 
@@ -72,6 +95,7 @@ class ImportQuery(BaseModel):
     quote: Annotated[Literal['"', "'"], BeforeValidator(lambda given: _QUOTES.get(given, given))] | None = None
     header: bool = True
     timezone: Annotated[str, Field(max_length=60), AfterValidator(_timezone)] = "UTC"
+    date_format: Annotated[str, Field(max_length=MAPPING_CHARS_MAX), AfterValidator(_date_format)] | None = None
     rows_per_s: Annotated[int, Field(ge=1, le=ROWS_PER_S_MAX)] | None = None
 
 
@@ -168,6 +192,7 @@ class ImportOut(BaseModel):
     quality: ImportQualityOut
     file: FileOut | None
     mapping: MappingOut | None
+    times: list[TimeColumn] = Field(default=[], description="How columns of times are read, with their first values.")
     error: str | None = Field(description="Why it failed as a whole.")
     created_at: datetime
     started_at: datetime | None
@@ -201,6 +226,7 @@ def _to_out(job: Job) -> ImportOut:
         quality=_quality(job),
         file=None if plan is None else _file(plan),
         mapping=None if plan is None else _mapping(plan),
+        times=[] if plan is None else list(plan.times),
         error=job.error,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -252,7 +278,11 @@ def _mapping(plan: Plan) -> MappingOut:
     mapped = plan.mapped
     left = [name for name in plan.columns if name not in mapped and name not in OWN_COLUMNS]
     in_order = [name for name in plan.columns if name in mapped] or list(mapped)
-    return MappingOut(origin=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
+    return MappingOut(
+        origin=plan.mapping_from,
+        columns={name: mapped[name] for name in in_order},
+        not_mapped=left,
+    )
 
 
 def _find_format(request: Request) -> Format:
@@ -305,6 +335,7 @@ async def _parse_request(request: Request, caller: Caller, form: Format) -> Impo
         quote=query.quote,
         header=query.header and header != "absent",
         timezone=query.timezone,
+        date_formats=query.date_format,
         rows_per_s_max=query.rows_per_s,
         idempotency_request=await read_idempotency_request(request, caller.name, b""),
     )
@@ -438,6 +469,14 @@ _EXAMPLE: dict[str, object] = {
         "columns": {"E-Mail": "email", "Staff": "attributes.employee_count"},
         "not_mapped": ["Shoe size"],
     },
+    "times": [
+        {
+            "column": "When",
+            "date_format": "DD/MM/YYYY",
+            "found_out": True,
+            "examples": [{"text": "31/12/2025", "read_as": "2025-12-31T00:00:00Z"}],
+        }
+    ],
     "error": None,
     "created_at": "2026-01-05T10:12:00Z",
     "started_at": None,
@@ -487,6 +526,12 @@ _PARAMETERS = [
         "timezone",
         {"type": "string", "maxLength": 60, "default": "UTC"},
         "IANA time zone of times without an offset. A date is its midnight.",
+    ),
+    _parameter(
+        "date_format",
+        {"type": "string", "maxLength": MAPPING_CHARS_MAX},
+        "How dates are written, such as `DD.MM.YYYY`, `M/D/YY`, `MMM D, YYYY`, or a JSON object by column. Without it: found out where the"
+        " values of a column can have only one; never where day and month could be exchanged.",
     ),
     _parameter(
         "rows_per_s",

@@ -8,18 +8,21 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import tzinfo
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from intake.imports.domain.dates import VALUES_MAX, describe_column, parse_moment
 from intake.imports.domain.imports import Failure
 from intake.imports.domain.rows import (
     IDENTITIES,
     SOURCE,
     SUBMISSION,
+    DateFormats,
     MappingError,
     MappingOrigin,
     ParsedRow,
@@ -31,6 +34,7 @@ from intake.imports.domain.rows import (
     identify,
     parse_column_mapping,
     put_value,
+    resolve_date_formats,
     validate_columns,
 )
 from intake.imports.domain.table import (
@@ -52,7 +56,7 @@ from intake.imports.domain.table import (
     check_characters,
 )
 from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
-from intake.sources.domain.mapping import Targets, nest_values, parse_time
+from intake.sources.domain.mapping import Targets, nest_values
 
 COLUMNS_MAX = 1_000
 COLUMN_CHARS_MAX = 300
@@ -74,20 +78,27 @@ class CsvFormat:
     mapping_parts = ("columns",)
     mapping_default: MappingOrigin = "names"
 
-    def complete(self, plan: Plan, sample: bytes, attributes: Sequence[str], *, whole: bool) -> Plan:
-        """The plan with the dialect, the columns and what they fill."""
+    def complete(
+        self, plan: Plan, sample: bytes, attributes: Sequence[str], date_formats: DateFormats, *, whole: bool
+    ) -> Plan:
+        """The plan with the dialect, the columns, what they fill, and how their times are read."""
         stored_encoding = Transcoder(plan.encoding).stored_encoding
         head = parse_head(
             sample, stored_encoding, delimiter=plan.delimiter, quote=plan.quote, header=plan.header, whole=whole
         )
+        mapping = _map_columns(plan, head, attributes)
+        asked = resolve_date_formats(date_formats, mapping)
+        values = _sample_values(head, sample, stored_encoding, list(asked), whole=whole)
+        zone = ZoneInfo(plan.timezone)
         return plan.model_copy(
             update={
+                "times": tuple(describe_column(name, asked[name], values[name], zone) for name in asked),
                 "stored_encoding": stored_encoding,
                 "delimiter": head.dialect.delimiter,
                 "quote": head.dialect.quote,
                 "line_end": head.dialect.line_end,
                 "columns": head.columns,
-                "mapping": {"columns": _map_columns(plan, head, attributes)},
+                "mapping": {"columns": mapping},
                 "start": head.start,
                 "number": head.number,
                 "is_error_file": head.is_error_file,
@@ -108,6 +119,7 @@ class CsvFormat:
             zone=zone,
             is_error_file=plan.is_error_file,
             defaults=plan.defaults,
+            date_formats=plan.date_formats,
             write=write,
         )
 
@@ -134,6 +146,26 @@ def _map_columns(plan: Plan, head: Head, attributes: Sequence[str]) -> dict[str,
     if errors := validate_columns(mapping, head.columns, head.repeated):
         raise MappingError(errors)
     return dict(mapping.columns)
+
+
+def _sample_values(
+    head: Head, sample: bytes, encoding: str, columns: Sequence[str], *, whole: bool
+) -> dict[str, list[str]]:
+    """What stands in these columns in the first rows."""
+    found: dict[str, list[str]] = {column: [] for column in columns}
+    if not columns:
+        return found
+    places = {column: head.columns.index(column) for column in columns}
+    reader = Csv(head.dialect, encoding, offset=head.start)
+    reader.feed(sample[head.start :])
+    if whole:
+        reader.close()
+    for row in islice(reader.rows(), VALUES_MAX):
+        for column, place in places.items():
+            cell = row.cells[place].strip() if row.error is None and place < len(row.cells) else ""
+            if cell:
+                found[column].append(unguard_cell(cell) if head.is_error_file else cell)
+    return found
 
 
 def _own_columns(plan: Plan) -> list[str]:
@@ -389,6 +421,7 @@ class CsvReader:
         zone: tzinfo,
         is_error_file: bool = False,
         defaults: Mapping[str, JsonValue] | None = None,
+        date_formats: Mapping[str, str] | None = None,
         write: Write = to_json,
     ) -> None:
         self._columns = columns
@@ -403,7 +436,8 @@ class CsvReader:
         self._plain: list[tuple[int, str]] = []
         self._attributes: list[tuple[int, str]] = []
         self._parts: list[tuple[int, tuple[str, ...]]] = []
-        self._moments: list[tuple[int, tuple[str, ...]]] = []
+        self._moments: list[tuple[int, tuple[str, ...], str | None]] = []
+        self._date_formats = date_formats or {}
         for index, column in enumerate(columns):
             if column in mapping and column not in OWN_COLUMNS:
                 self._add(index, mapping[column])
@@ -411,7 +445,7 @@ class CsvReader:
     def _add(self, index: int, target: str) -> None:
         shape = Targets.shape(target)
         if shape == "moment":
-            self._moments.append((index, tuple(target.split("."))))
+            self._moments.append((index, tuple(target.split(".")), self._date_formats.get(self._columns[index])))
         elif shape == "attribute":
             self._attributes.append((index, target.partition(".")[2]))
         elif "." in target:
@@ -475,7 +509,7 @@ class CsvReader:
         for index, path in self._parts:
             if cell := cells[index].strip():
                 put_value(document, path, cell)
-        for index, path in self._moments:
+        for index, path, format_ in self._moments:
             if cell := cells[index].strip():
-                put_value(document, path, parse_time(cell, self._zone))
+                put_value(document, path, parse_moment(cell, self._zone, format_))
         return assume_consent(document)

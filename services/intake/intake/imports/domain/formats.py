@@ -9,7 +9,7 @@ from typing import Protocol
 from intake.imports.domain.csv_format import CsvFormat
 from intake.imports.domain.imports import Failure
 from intake.imports.domain.ndjson_format import NdjsonFormat
-from intake.imports.domain.rows import MappingOrigin, Plan, RowReader, Write
+from intake.imports.domain.rows import DateFormats, MappingOrigin, Plan, RowReader, Write
 from intake.imports.domain.table import Rows
 
 
@@ -35,7 +35,9 @@ class Format(Protocol):
     def mapping_default(self) -> MappingOrigin:
         """Where the mapping comes from if nobody says one."""
 
-    def complete(self, plan: Plan, sample: bytes, attributes: Sequence[str], *, whole: bool) -> Plan:
+    def complete(
+        self, plan: Plan, sample: bytes, attributes: Sequence[str], date_formats: DateFormats, *, whole: bool
+    ) -> Plan:
         """The plan with what the beginning of the file says, which is all of it if `whole`; `attributes` are those that the policy
         declares. Raises NotATable and MappingError."""
 

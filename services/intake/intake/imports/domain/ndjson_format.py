@@ -10,12 +10,14 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
+from intake.imports.domain.dates import TimeColumn, parse_moment
 from intake.imports.domain.imports import Failure
 from intake.imports.domain.rows import (
     IDENTITIES,
     SOURCE,
     SUBMISSION,
     ColumnMapping,
+    DateFormats,
     MappingOrigin,
     ParsedRow,
     Plan,
@@ -24,6 +26,7 @@ from intake.imports.domain.rows import (
     describe_errors,
     identify,
     put_value,
+    resolve_date_formats,
 )
 from intake.imports.domain.table import (
     ERROR_COLUMN,
@@ -53,12 +56,18 @@ class NdjsonFormat:
     mapping_parts = ("columns", "fields")
     mapping_default: MappingOrigin = "submissions"
 
-    def complete(self, plan: Plan, sample: bytes, attributes: Sequence[str], *, whole: bool) -> Plan:
+    def complete(
+        self, plan: Plan, sample: bytes, attributes: Sequence[str], date_formats: DateFormats, *, whole: bool
+    ) -> Plan:
         """The plan with the place where the lines begin."""
         if whole and not sample.strip():
             raise NotATable("There is no row in the body")
         start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
-        return plan.model_copy(update={"start": start, "delimiter": None, "quote": None, "header": True})
+        asked = resolve_date_formats(date_formats, plan.mapped)
+        times = tuple(TimeColumn(column=name, date_format=asked[name], found_out=False) for name in asked)
+        return plan.model_copy(
+            update={"times": times, "start": start, "delimiter": None, "quote": None, "header": True}
+        )
 
     def rows(self, plan: Plan, offset: int, number: int) -> Ndjson:
         """A reader of lines from this byte on."""
@@ -66,7 +75,9 @@ class NdjsonFormat:
 
     def reader(self, plan: Plan, source: str, zone: tzinfo, write: Write) -> NdjsonReader:
         """What makes submissions of those lines."""
-        return NdjsonReader(plan.column_mapping, source=source, zone=zone, defaults=plan.defaults)
+        return NdjsonReader(
+            plan.column_mapping, source=source, zone=zone, defaults=plan.defaults, date_formats=plan.date_formats
+        )
 
     def begin_errors(self, plan: Plan) -> bytes:
         """A file of errors has no head."""
@@ -129,11 +140,13 @@ class NdjsonReader:
         source: str,
         zone: tzinfo,
         defaults: Mapping[str, JsonValue] | None = None,
+        date_formats: Mapping[str, str] | None = None,
     ) -> None:
         self._mapping = mapping
         self._source = source
         self._zone = zone
         self._defaults = defaults or {}
+        self._date_formats = date_formats or {}
         self._member_of = {target: name for name, target in mapping.columns.items()} if mapping else {}
 
     def read(self, row: Row) -> ParsedRow:
@@ -192,7 +205,7 @@ class NdjsonReader:
         for path, value in _leaves(nest_values(values)):
             put_value(document, path, value)
         for target, said_at in times.items():
-            at = parse_time(said_at, self._zone)
+            at = parse_moment(said_at, self._zone, self._date_formats.get(self._member_of.get(target, "")))
             put_value(document, tuple(target.split(".")), at)
         return assume_consent({**document, SOURCE: source})
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from accord.terms.findings import Finding
+from intake.imports.domain.dates import TimeColumn
 from intake.imports.domain.imports import Record
 from intake.imports.domain.table import OWN_COLUMNS, LineEnd, Row
 from intake.leads.domain.keys import IdentityKey, format_key
@@ -29,7 +30,10 @@ EXTERNAL_ID = "external_id"
 IDENTITIES = ("email", "phone", EXTERNAL_ID)
 _WORDS = re.compile(r"[^a-z0-9]+")
 _MESSAGES = {
-    ("", "timestamp"): "Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00",
+    (
+        "",
+        "timestamp",
+    ): "Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00, or say the date_format",
     (SOURCE, "string_pattern_mismatch"): "Is no name of a source, which has no '@', ':' or '/' at its beginning",
     ("consent.basis", "string_pattern_mismatch"): "Is no basis, which is a word of small letters",
 }
@@ -81,17 +85,20 @@ SYNONYMS: dict[str, str] = {
 """Names of columns, in small letters with single blanks for all else, as tools and people write them."""
 
 
+DateFormats = str | dict[str, str] | None
+"""A format of dates for all columns of times, or by column."""
 MappingOrigin = Literal["request", "source", "names", "submissions"]
 Write = Callable[[object], bytes]
 """Makes JSON of a value."""
 
 
 class MappingError(Exception):
-    """A mapping does not fit the columns; `findings` say where, by pointers into the mapping."""
+    """A parameter does not fit the columns; `findings` say where, by pointers into it."""
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        super().__init__("the mapping does not fit")
+    def __init__(self, findings: Sequence[Finding], parameter: str = "mapping") -> None:
+        super().__init__(f"the {parameter} does not fit")
         self.findings = findings
+        self.parameter = parameter
 
 
 # mappings ----------------------------------------------------------------------------------------------------------
@@ -154,6 +161,21 @@ def validate_columns(mapping: ColumnMapping, columns: Sequence[str], repeated: S
     return errors
 
 
+def resolve_date_formats(asked: DateFormats, mapping: Mapping[str, str]) -> dict[str, str | None]:
+    """The columns of times, each with the format that was asked for. Raises MappingError for one of a column that is none."""
+    columns = [column for column, target in mapping.items() if Targets.shape(target) == "moment"]
+    if isinstance(asked, dict):
+        wrong = [
+            Finding(child_pointer("", name), "No column of times has this name")
+            for name in asked
+            if name not in columns
+        ]
+        if wrong:
+            raise MappingError(wrong, "date_format")
+        return {column: asked.get(column) for column in columns}
+    return dict.fromkeys(columns, asked)
+
+
 def guess_columns(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str, str]:
     """The columns whose names say what they are: as fields of a submission are called, as SYNONYMS has them, or as one of the policy's
     `attributes`. The first of several for one field is taken. A column that is called `id` and no more may count rows, so it identifies
@@ -198,6 +220,7 @@ class Plan(BaseModel):
     mapping: dict[str, JsonValue] | None = None
     mapping_from: MappingOrigin
     timezone: str = "UTC"
+    times: tuple[TimeColumn, ...] = ()
     start: int = 0
     number: int = 0
     is_error_file: bool = False
@@ -221,7 +244,14 @@ class Plan(BaseModel):
     @cached_property
     def _meaning(self) -> blake2b:
         said = self.model_dump(mode="json", include={"mapping", "defaults", "timezone"})
+        if self.date_formats:
+            said["date_formats"] = self.date_formats
         return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
+
+    @cached_property
+    def date_formats(self) -> dict[str, str]:
+        """Column → format, of those that have one."""
+        return {one.column: one.date_format for one in self.times if one.date_format is not None}
 
     @cached_property
     def guesses_id(self) -> bool:

@@ -20,7 +20,7 @@ from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.imports import queries
 from intake.imports.domain.formats import Format
-from intake.imports.domain.rows import MappingError, MappingOrigin, Plan
+from intake.imports.domain.rows import DateFormats, MappingError, MappingOrigin, Plan
 from intake.imports.domain.table import (
     BOM_BYTES_MAX,
     ROW_BYTES_MAX,
@@ -51,6 +51,7 @@ class ImportRequest(Struct, frozen=True):
     quote: str | None = None
     header: bool = True
     timezone: str = "UTC"
+    date_formats: DateFormats = None
     rows_per_s_max: int | None = None
     idempotency_request: IdempotencyRequest | None = None
 
@@ -78,10 +79,10 @@ class OpenLimits(Struct, frozen=True):
             raise Overloaded(30.0)
 
 
-def invalid_mapping(findings: Sequence[Finding]) -> Problem:
+def invalid_mapping(findings: Sequence[Finding], parameter: str = "mapping") -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
-    errors = [{"parameter": "mapping", "pointer": one.pointer, "message": one.message} for one in findings]
-    return validation_error("The mapping does not fit.", *errors)
+    errors = [{"parameter": parameter, "pointer": one.pointer, "message": one.message} for one in findings]
+    return validation_error(f"The {parameter} does not fit.", *errors)
 
 
 def no_longer_receiving() -> Problem:
@@ -196,7 +197,7 @@ class Upload:
         except NotATable as error:
             raise _unreadable_file(str(error)) from None
         except MappingError as error:
-            raise invalid_mapping(error.findings) from None
+            raise invalid_mapping(error.findings, error.parameter) from None
         else:
             self._head_is_ascii = sample[: self._plan.start].isascii()
 
@@ -217,7 +218,7 @@ class Upload:
             defaults=rules.defaults,
             rows_per_s_max=request.rows_per_s_max,
         )
-        return request.format.complete(asked, sample, rules.attributes, whole=whole)
+        return request.format.complete(asked, sample, rules.attributes, request.date_formats, whole=whole)
 
     async def _write(self, size: int) -> None:
         content = bytes(self._buffer[:size])
