@@ -130,7 +130,9 @@ def normalize_text(text: str) -> str:
 
 
 def _normalize(value: object) -> object:
-    return normalize_text(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return value.strip() if value.isascii() else normalize_text(value)  # a submission has a dozen of these
 
 
 Normalized = BeforeValidator(_normalize)

@@ -11,7 +11,7 @@ from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
 from accord.terms.findings import Finding, pointer
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Quality, SubmissionVerdict
-from intake.policy.domain.attributes import NotOfType, convert_to_type, describe_misfit
+from intake.policy.domain.attributes import READERS, NotOfType, describe_misfit
 from intake.policy.domain.checks import NOT_TYPED, NotTyped, RuleFailure, compile_rule
 from intake.policy.domain.policy import Policy
 
@@ -35,11 +35,11 @@ class PolicyEvaluator:
     way that occurs, and most submissions share one.
     """
 
-    __slots__ = ("_checks", "_qualities", "_types", "policy")
+    __slots__ = ("_checks", "_qualities", "_readers", "policy")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._types = {name: declared.type for name, declared in policy.attributes.items()}
+        self._readers = {name: (READERS[declared.type], declared.type) for name, declared in policy.attributes.items()}
         self._checks = [compile_rule(parameter.rule, policy.attributes) for parameter in policy.parameters]
         self._qualities: dict[tuple[int, tuple[RuleFailure | None, ...]], Quality] = {}
 
@@ -68,13 +68,14 @@ class PolicyEvaluator:
         """The declared ones as their types, those of them that could be read, and why others could not."""
         public: Attributes = {}
         wrong: dict[str, Finding] | None = None
-        types = self._types
+        readers = self._readers
         for name, raw in attributes.items():
-            if name in types:
+            if name in readers:
+                read, type_ = readers[name]
                 try:
-                    value = convert_to_type(raw, types[name])
+                    value = read(raw)
                 except NotOfType as error:
-                    found = Finding(pointer("attributes", name), describe_misfit(error, types[name]))
+                    found = Finding(pointer("attributes", name), describe_misfit(error, type_))
                     wrong = {**(wrong or {}), name: found}
                 else:
                     if value is not None:
