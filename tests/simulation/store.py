@@ -314,6 +314,20 @@ class MemoryConsumerTransaction:
         await session.call(lambda: None)
         session.put("letter", id_, replace(await session.lock("letter", id_), state=state))
 
+    async def delete_dead_letters(self, keys: Collection[str]) -> None:
+        session = self._session
+        await session.call(lambda: None)
+        for id_, letter in list(session.rows("letter").items()):
+            if (
+                letter.consumer == self.consumer
+                and letter.record.key is not None
+                and letter.record.key.decode() in keys
+            ):
+                await session.lock("letter", id_)
+                session.delete("letter", id_)
+                place = (letter.record.topic, letter.record.partition, letter.record.offset)
+                session.delete("letter_key", (self.consumer, letter.event_id or place))
+
     async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         session = self._session
         await session.call(lambda: None)

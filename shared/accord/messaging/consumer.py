@@ -32,6 +32,7 @@ from opentelemetry import trace
 from accord import tracing
 from accord.contracts.base import EVENT_TYPES, EventData
 from accord.contracts.envelope import MalformedEvent, UnknownEventType, decode, event_id_of, type_of
+from accord.contracts.intake_events import LeadErased
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.db import is_transient
 from accord.messaging import instruments
@@ -496,6 +497,9 @@ class Consumer:
                     fresh = await self._select_unseen(transaction, received)
                 if fresh:
                     await self._handle(transaction.unit_of_work, fresh)
+                    erased = [str(one.event.data.lead_id) for one in fresh if isinstance(one.event.data, LeadErased)]
+                    if erased:
+                        await transaction.delete_dead_letters(erased)
                 if unknown:
                     unsettled = await transaction.add_dead_letters(unknown)
                 await transaction.advance(moves)

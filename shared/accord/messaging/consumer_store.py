@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
@@ -92,6 +92,8 @@ FROM dead_letter WHERE id = $1 AND consumer = $2 FOR UPDATE
 """
 _SETTLE_DEAD_LETTER = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
 
+_DELETE_DEAD_LETTERS = "DELETE FROM dead_letter WHERE consumer = $1 AND key = ANY ($2::text[])"
+
 _REPLAYABLE = """
 SELECT id FROM dead_letter WHERE state = 'new' AND consumer = $1 AND kind = 'unknown' AND type = ANY ($2::text[])
 ORDER BY id LIMIT $3
@@ -149,6 +151,9 @@ class PostgresConsumerTransaction:
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
         await self._connection.execute(_SETTLE_DEAD_LETTER, id_, state, self.unit_of_work.now)
+
+    async def delete_dead_letters(self, keys: Collection[str]) -> None:
+        await self._connection.execute(_DELETE_DEAD_LETTERS, self._consumer, list(keys))
 
     async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         await store_watermarks(self._connection, reached)

@@ -8,7 +8,7 @@ over both. A failure that may pass is any error that accord.db.errors.is_transie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -397,6 +397,10 @@ class ConsumerTransaction(Protocol):
         ...
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None: ...
+
+    async def delete_dead_letters(self, keys: Collection[str]) -> None:
+        """Delete those of this consumer, settled or not, whose records have one of these keys: the person was erased."""
+        ...
 
     async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         """Store until when the topics have been read, for answers that say what they are as of."""

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from accord.contracts.envelope import Event, encode
-from accord.contracts.intake_events import ActivityRecorded
+from accord.contracts.intake_events import ActivityRecorded, LeadErased
 from accord.contracts.values import utc
 from accord.db import connection_of
 from accord.messaging import consumer as consumer_module
@@ -365,6 +365,35 @@ async def test_a_poison_event_becomes_a_dead_letter_and_its_neighbours_are_appli
     assert (letter.event_id, letter.topic, letter.type) == (bad.id, "intake-events", "activity.recorded.v1")
     assert letter.error == "ValueError: cannot apply"
     assert letter.key == str(bad.data.lead_id)
+
+
+async def test_dead_letters_of_an_erased_person_go_with_the_erasure(
+    database, producer, intake_topic, make_consumer, run_workers, eventually
+):
+    """Settled or not; those of others stay."""
+    erased, other = event(KEYS[0], 1), event(KEYS[1], 1)
+
+    async def handle(unit_of_work, received):
+        for one in received:
+            if one.event.id in (erased.id, other.id):
+                raise ValueError("cannot apply")
+        await keep(unit_of_work, received)
+
+    async def none_of_the_erased():
+        found = await letters(database)
+        return found if [letter.event_id for letter in found] == [other.id] else None
+
+    await send(producer, intake_topic, erased, other)
+    async with run_workers(make_consumer(handle)):
+        await eventually(lambda: two(database))
+        gone = LeadErased(lead_id=KEYS[0], sequence=2, occurred_at=RECORDED, recorded_at=RECORDED)
+        await send(producer, intake_topic, Event(uuid4(), "/intake", gone))
+        await eventually(none_of_the_erased)
+
+
+async def two(database):
+    found = await letters(database)
+    return found if len(found) == 2 else None
 
 
 async def test_a_handler_that_names_the_poison_event_spares_the_bisecting(

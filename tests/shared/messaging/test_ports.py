@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from msgspec.structs import replace
 from sqlalchemy import text
 from tests.simulation.database import Server
 from tests.simulation.log import Cluster, MemoryLog
@@ -488,6 +489,28 @@ async def test_unknown_types_are_listed_for_the_version_that_knows_them(store: C
         settled = await transaction.lock_dead_letter(found[0])
         assert settled is not None
         assert settled.state == "replayed"
+
+
+async def test_dead_letters_of_a_key_are_deleted_settled_or_not(servers: Servers, store: ConsumerStore) -> None:
+    event_ids = [uuid4() for _ in range(3)]
+    letters = [make_dead_letter(at, kind="unknown", event_id=event_ids[at]) for at in range(2)]
+    other_key = make_dead_letter(2, kind="unknown", event_id=event_ids[2])
+    other_key = replace(other_key, record=other_key.record._replace(key=b"other"))
+    async with store.begin() as transaction:
+        await transaction.add_dead_letters([*letters, other_key])
+    settled, *_ = before = await store.replayable(["t.v1"], 10)
+    async with store.begin() as transaction:
+        await transaction.settle_dead_letter(settled, "discarded")
+    elsewhere = servers.consumer_store("elsewhere")
+    async with elsewhere.begin() as transaction:
+        await transaction.add_dead_letters([make_dead_letter(7, kind="unknown", event_id=uuid4())])
+    async with store.begin() as transaction:
+        await transaction.delete_dead_letters(["k", "nobody"])
+    async with store.begin() as transaction:
+        left = [id_ for id_ in before if await transaction.lock_dead_letter(id_) is not None]
+    assert left == await store.replayable(["t.v1"], 10)
+    assert len(left) == 1
+    assert len(await elsewhere.replayable(["t.v1"], 10)) == 1
 
 
 async def test_dead_letter_is_taken_only_by_its_consumer(servers: Servers, store: ConsumerStore) -> None:

@@ -27,6 +27,7 @@ from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.submission import Submission
 from intake.leads.domain.unit_of_work import Candidate, CaptureOutcome, CaptureUnitOfWork, Outcome
+from intake.leads.domain.usable_ids import read_id
 from intake.leads.queries import consents, merge_group
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.leads import ConcurrentMerge
@@ -474,12 +475,20 @@ def _normalize(
 
 
 def _submission(submission: QuarantinedSubmission) -> Submission:
-    return Submission.model_validate_json(orjson.dumps(_read_canonical(submission)))
+    """The record that waits. Raises Problem 422 where nothing of it can be a record by now."""
+    document = _read_canonical(submission)
+    try:
+        return Submission.model_validate_json(orjson.dumps(document))
+    except ValidationError as error:
+        raise from_validation_error(error, document) from None
 
 
 def _read_canonical(submission: QuarantinedSubmission) -> dict[str, JsonValue]:
-    """The record as it was taken, with its moments in the range that is taken by now."""
+    """The record as it was taken, with its moments in the range that is taken by now, and without an id that is none by now."""
     document: dict[str, JsonValue] = orjson.loads(submission.canonical or "{}")
+    external_id = document.get("external_id")
+    if isinstance(external_id, str) and read_id(external_id) is None:
+        del document["external_id"]
     for part, name in ((document, "occurred_at"), (document.get("consent"), "given_at")):
         said = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(said, str):
