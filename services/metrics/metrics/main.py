@@ -22,6 +22,7 @@ from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from metrics.api.diagnosis import diagnosis_router
 from metrics.api.funnel import funnel_router
+from metrics.api.pipeline import pipeline_router
 from metrics.api.plan_progress import plan_progress_router
 from metrics.api.timeline import timeline_router
 from metrics.api.velocity import velocity_router
@@ -77,6 +78,7 @@ def build(settings: Settings) -> Service:
         routers=[
             funnel_router(database),
             velocity_router(database),
+            pipeline_router(database),
             timeline_router(database),
             plan_progress_router(database, plans),
             diagnosis_router(database, plans),
