@@ -373,6 +373,50 @@ async def test_waterfall_lands_and_lists_its_leads(
     assert (cells["won"], cells["closing"]) == ("-12.00", "325.00")
 
 
+async def test_attribution_sums_to_the_wins_also_without_a_touch(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    day = 24
+    won, merged, untouched = history.capture(), history.capture(), history.capture()
+    for lead_id, amount in ((won, "1000.00"), (untouched, "0.05")):
+        history.move(lead_id, "inquiry", 0)
+        history.move(lead_id, "sal", day * 20)
+        history.move(lead_id, "won", day * 30)
+        history.deal(lead_id, day * 30, amount)
+    for lead_id, at, campaign in ((won, 16, "c1"), (merged, 23, "c1"), (won, 30, "c2"), (won, 31, "c2")):
+        history.act(lead_id, day * at, campaign=campaign)
+    history.merge(won, merged, day * 32, history.state())
+    history.run_clock(won, 1, 2, 3)
+    history.run_clock(won, 1, 2, 3)
+    await apply(database, history.interleave(history.random), batch=3)
+
+    async def shares(model: str) -> list[tuple[str | None, bool, str, str]]:
+        params = {"stage": "won", "model": model, "by": "campaign"}
+        body = (await client.get("/v1/attribution", params=params)).json()
+        assert (body["n"], sum(Decimal(credit["amount"]) for credit in body["credits"])) == (2, Decimal("1000.05"))
+        assert sum(Decimal(credit["wins"]) for credit in body["credits"]) == 2
+        return [(c["value"], c["is_attributed"], c["wins"], c["amount"]) for c in body["credits"]]
+
+    unattributed = (None, False, "1.0000", "0.05")
+    assert await shares("linear") == [
+        ("c1", True, "0.6667", "666.67"),
+        ("c2", True, "0.3333", "333.33"),
+        unattributed,
+    ]
+    assert await shares("time_decay") == [
+        ("c1", True, "0.4286", "428.57"),
+        ("c2", True, "0.5714", "571.43"),
+        unattributed,
+    ]
+    for model in ("first", "last", "u_shaped", "w_shaped", "full_path"):
+        assert unattributed in await shares(model)
+    params = {"stage": "won", "by": "campaign"}
+    table = await client.get("/v1/attribution", params=params, headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert [row["amount"] for row in rows] == ["666.67", "333.33", "0.05"]
+
+
 async def test_wins_are_listed_page_by_page(
     client: Client, database: Database, history: Any, apply: Callable[..., Any]
 ) -> None:
@@ -493,6 +537,9 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel/leads", {"stage": "won", "figure": "lost"}, "figure"),
     ("/v1/funnel/leads", {"stage": "won", "cursor": "abc"}, "cursor"),
     ("/v1/pipeline", {"stage": "demo"}, "stage"),
+    ("/v1/attribution", {}, "stage"),
+    ("/v1/attribution", {"stage": "demo"}, "stage"),
+    ("/v1/attribution", {"stage": "won", "model": "guess"}, "model"),
     ("/v1/pipeline", {"close_from": "2027-02-01", "close_to": "2027-02-01"}, "close_to"),
     ("/v1/waterfall", {"from": "2027-02-01", "to": "2027-02-01"}, "to"),
     ("/v1/waterfall", {"from": "2027-02-01"}, "to"),
@@ -539,6 +586,7 @@ async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
         "/v1/plan/diagnosis?from=2027-01-01&to=2027-02-01",
         "/v1/wins?stage=won",
         "/v1/pipeline",
+        "/v1/attribution?stage=won",
         "/v1/waterfall?from=2027-01-01&to=2027-02-01",
         "/v1/waterfall/leads?from=2027-01-01&to=2027-02-01&term=won",
         f"/v1/leads/{four_leads[0]}/timeline",
@@ -614,6 +662,7 @@ async def test_openapi_describes_every_route(client: Client) -> None:
         "/v1/velocity/leads",
         "/v1/wins",
         "/v1/pipeline",
+        "/v1/attribution",
         "/v1/waterfall",
         "/v1/waterfall/leads",
         "/v1/leads/{lead_id}/timeline",

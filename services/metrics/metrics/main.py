@@ -20,6 +20,7 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
 from accord.notifications import NotificationEngine
 from accord.service import Service, run
+from metrics.api.attribution import attribution_router
 from metrics.api.diagnosis import diagnosis_router
 from metrics.api.funnel import funnel_router
 from metrics.api.pipeline import pipeline_router
@@ -79,6 +80,7 @@ def build(settings: Settings) -> Service:
             funnel_router(database),
             velocity_router(database),
             pipeline_router(database),
+            attribution_router(database),
             timeline_router(database),
             plan_progress_router(database, plans),
             diagnosis_router(database, plans),

@@ -91,8 +91,8 @@ class FunnelLeadsQuery(FunnelQuery):
     cursor: str | None = Field(default=None, max_length=1_000)
 
 
-class WinsQuery(BaseModel):
-    """Query of wins."""
+class PeriodWinsQuery(BaseModel):
+    """Which wins."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -108,6 +108,11 @@ class WinsQuery(BaseModel):
         default="period", description="`period`: won in the period. `cohort`: of leads captured in it, won at any time."
     )
     stage: str = Field(max_length=100, description="The stage that counts as won.", examples=["won"])
+
+
+class WinsQuery(PeriodWinsQuery):
+    """Query of a list of wins."""
+
     limit: int = Field(default=100, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=1_000)
 
@@ -164,7 +169,7 @@ def build_query(parameters: ReportParameters) -> ReportQuery:
     )
 
 
-def build_wins_query(parameters: WinsQuery) -> ReportQuery:
+def build_wins_query(parameters: PeriodWinsQuery) -> ReportQuery:
     """Build the query of wins from its parameters. Raises Problem 422 naming the parameter."""
     zone = check_zone(parameters.timezone)
     since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
