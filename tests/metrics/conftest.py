@@ -129,9 +129,12 @@ class History:
         fields = {"merge_id": merge_id, "restored_lead_id": restored, "state": state, "restored_state": own}
         self._add("intake", LeadUnmerged, at, survivor, **fields)
 
-    def act(self, lead_id: UUID, at: float, kind: str = "email.clicked") -> UUID:
+    def act(self, lead_id: UUID, at: float, kind: str = "email.clicked", campaign: str | None = None) -> UUID:
         activity_id = self.id()
-        self._add("intake", ActivityRecorded, at, lead_id, activity_id=activity_id, kind=kind, by="lead")
+        touch = Campaign(name=campaign) if campaign else None
+        self._add(
+            "intake", ActivityRecorded, at, lead_id, activity_id=activity_id, kind=kind, by="lead", campaign=touch
+        )
         return activity_id
 
     def move(self, lead_id: UUID, stage: str, at: float, **fields: Any) -> None:

@@ -293,7 +293,7 @@ async def test_diagnosis_sums_to_the_gap_and_lists_its_leads(
     for source in sources.values():
         assert sum(Decimal(term["amount"]) for term in source["terms"]) == Decimal(source["gap"])
         for term in source["terms"]:
-            assert len((await client.get(term["list"])).json()["items"]) == term["leads"], term
+            assert len((await client.get(term["leads_url"])).json()["items"]) == term["leads"], term
     assert {name: source["method"] for name, source in sources.items()} == {
         "website": "logarithmic_mean",
         "fair": "first_zero_factor",
@@ -308,6 +308,113 @@ async def test_diagnosis_sums_to_the_gap_and_lists_its_leads(
     assert sum(Decimal(line["amount"]) for line in lines) == Decimal(body["gap"])
     for wrong in ({"from": "2026-12-31"}, {"to": "2028-01-02"}, {"to": "2027-02-01"}, {"from": "soon"}):
         assert (await client.get("/v1/plan/diagnosis", params={**params, **wrong})).status_code == 422
+
+
+async def test_reopened_deal_is_never_won_and_open_at_once(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    day = 24
+    lead_id = history.capture()
+    history.move(lead_id, "inquiry", 0)
+    history.deal(lead_id, day, "24000.00")
+    history.move(lead_id, "won", day * 68)
+    history.move(lead_id, "sal", day * 78)
+    history.deal(lead_id, day * 94, "26000.00")
+    history.move(lead_id, "won", day * 94)
+    await apply(database, history.interleave(history.random), batch=2)
+
+    async def pipeline(at: str) -> tuple[int, list[tuple[int, str]]]:
+        body = (await client.get("/v1/pipeline", params={"at": at})).json()
+        return body["won"], [(line["deals"], line["amount"]) for line in body["lines"]]
+
+    assert await pipeline("2027-03-15") == (1, [])
+    assert await pipeline("2027-03-25") == (0, [(1, "24000.00")])
+    assert await pipeline("2027-04-10") == (1, [])
+    assert (await client.get("/v1/pipeline", params={"at": "2027-03-25"})).json()["lines"][0]["reason"] == (
+        "no_closed_deal"
+    )
+    wins = (await client.get("/v1/wins", params={"stage": "won"})).json()["items"]
+    assert [(win["won_at"], win["amount"]) for win in wins] == [("2027-04-05T00:00:00Z", "26000.00")]
+
+
+async def test_waterfall_lands_and_lists_its_leads(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    leads = {name: history.capture() for name in "ABCDE"}
+    for lead_id, amount in zip(leads.values(), ("10.00", "20.00", "30.00", "40.00", "300"), strict=True):
+        history.move(lead_id, "inquiry", 0)
+        history.move(lead_id, "sal", 1)
+        history.deal(lead_id, 1, amount)
+    history.deal(leads["A"], 30, "12.00")
+    history.move(leads["A"], "won", 31)
+    history.move(leads["B"], "lost", 31)
+    history.deal(leads["C"], 31, "25.00")
+    history.move(leads["D"], "inquiry", 31)
+    await apply(database, history.interleave(history.random), batch=3)
+    params = {"from": "2027-01-02", "to": "2027-01-03", "stage": "sal"}
+    body = (await client.get("/v1/waterfall", params=params)).json()
+    (line,) = body["lines"]
+    assert (line["opening_amount"], line["closing_amount"]) == ("400.00", "325.00")
+    terms = {term["term"]: term for term in line["terms"]}
+    assert {name: (term["leads"], term["amount"]) for name, term in terms.items() if term["leads"]} == {
+        "grew": (1, "2.00"),
+        "shrank": (1, "-5.00"),
+        "won": (1, "-12.00"),
+        "lost": (1, "-20.00"),
+        "moved_back": (1, "-40.00"),
+    }
+    for name, term in terms.items():
+        listed = await client.get("/v1/waterfall/leads", params={**params, "term": name, "currency": "USD"})
+        assert len(listed.json()["items"]) == term["leads"]
+    table = await client.get("/v1/waterfall", params=params, headers={"Accept": "text/csv"})
+    cells = {row["term"]: row["amount"] for row in csv.DictReader(io.StringIO(table.text))}
+    assert (cells["won"], cells["closing"]) == ("-12.00", "325.00")
+
+
+async def test_attribution_sums_to_the_wins_also_without_a_touch(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    day = 24
+    won, merged, untouched = history.capture(), history.capture(), history.capture()
+    for lead_id, amount in ((won, "1000.00"), (untouched, "0.05")):
+        history.move(lead_id, "inquiry", 0)
+        history.move(lead_id, "sal", day * 20)
+        history.move(lead_id, "won", day * 30)
+        history.deal(lead_id, day * 30, amount)
+    for lead_id, at, campaign in ((won, 16, "c1"), (merged, 23, "c1"), (won, 30, "c2"), (won, 31, "c2")):
+        history.act(lead_id, day * at, campaign=campaign)
+    history.merge(won, merged, day * 32, history.state())
+    history.run_clock(won, 1, 2, 3)
+    history.run_clock(won, 1, 2, 3)
+    await apply(database, history.interleave(history.random), batch=3)
+
+    async def shares(model: str) -> list[tuple[str | None, bool, str, str]]:
+        params = {"stage": "won", "model": model, "by": "campaign"}
+        body = (await client.get("/v1/attribution", params=params)).json()
+        assert (body["n"], sum(Decimal(credit["amount"]) for credit in body["credits"])) == (2, Decimal("1000.05"))
+        assert sum(Decimal(credit["wins"]) for credit in body["credits"]) == 2
+        return [(c["value"], c["is_attributed"], c["wins"], c["amount"]) for c in body["credits"]]
+
+    unattributed = (None, False, "1.0000", "0.05")
+    assert await shares("linear") == [
+        ("c1", True, "0.6667", "666.67"),
+        ("c2", True, "0.3333", "333.33"),
+        unattributed,
+    ]
+    assert await shares("time_decay") == [
+        ("c1", True, "0.4286", "428.57"),
+        ("c2", True, "0.5714", "571.43"),
+        unattributed,
+    ]
+    for model in ("first", "last", "u_shaped", "w_shaped", "full_path"):
+        assert unattributed in await shares(model)
+    params = {"stage": "won", "by": "campaign"}
+    table = await client.get("/v1/attribution", params=params, headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert [row["amount"] for row in rows] == ["666.67", "333.33", "0.05"]
 
 
 async def test_wins_are_listed_page_by_page(
@@ -429,6 +536,14 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel/leads", {"stage": "demo"}, "stage"),
     ("/v1/funnel/leads", {"stage": "won", "figure": "lost"}, "figure"),
     ("/v1/funnel/leads", {"stage": "won", "cursor": "abc"}, "cursor"),
+    ("/v1/pipeline", {"stage": "demo"}, "stage"),
+    ("/v1/attribution", {}, "stage"),
+    ("/v1/attribution", {"stage": "demo"}, "stage"),
+    ("/v1/attribution", {"stage": "won", "model": "guess"}, "model"),
+    ("/v1/pipeline", {"close_from": "2027-02-01", "close_to": "2027-02-01"}, "close_to"),
+    ("/v1/waterfall", {"from": "2027-02-01", "to": "2027-02-01"}, "to"),
+    ("/v1/waterfall", {"from": "2027-02-01"}, "to"),
+    ("/v1/waterfall/leads", {"from": "2027-01-01", "to": "2027-02-01", "term": "gone"}, "term"),
     ("/v1/velocity", {"between": "inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,demo"}, "between"),
@@ -470,6 +585,10 @@ async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
         "/v1/plan/progress",
         "/v1/plan/diagnosis?from=2027-01-01&to=2027-02-01",
         "/v1/wins?stage=won",
+        "/v1/pipeline",
+        "/v1/attribution?stage=won",
+        "/v1/waterfall?from=2027-01-01&to=2027-02-01",
+        "/v1/waterfall/leads?from=2027-01-01&to=2027-02-01&term=won",
         f"/v1/leads/{four_leads[0]}/timeline",
     ]
     for path in paths:
@@ -542,6 +661,10 @@ async def test_openapi_describes_every_route(client: Client) -> None:
         "/v1/velocity",
         "/v1/velocity/leads",
         "/v1/wins",
+        "/v1/pipeline",
+        "/v1/attribution",
+        "/v1/waterfall",
+        "/v1/waterfall/leads",
         "/v1/leads/{lead_id}/timeline",
     }
     for path in paths:

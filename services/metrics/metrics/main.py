@@ -20,8 +20,10 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
 from accord.notifications import NotificationEngine
 from accord.service import Service, run
+from metrics.api.attribution import attribution_router
 from metrics.api.diagnosis import diagnosis_router
 from metrics.api.funnel import funnel_router
+from metrics.api.pipeline import pipeline_router
 from metrics.api.plan_progress import plan_progress_router
 from metrics.api.timeline import timeline_router
 from metrics.api.velocity import velocity_router
@@ -77,6 +79,8 @@ def build(settings: Settings) -> Service:
         routers=[
             funnel_router(database),
             velocity_router(database),
+            pipeline_router(database),
+            attribution_router(database),
             timeline_router(database),
             plan_progress_router(database, plans),
             diagnosis_router(database, plans),

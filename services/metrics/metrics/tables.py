@@ -168,6 +168,19 @@ opportunity = Table(
     PrimaryKeyConstraint("lead_id", name="opportunity_pkey"),
 )
 
+opportunity_change = Table(
+    "opportunity_change",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    _moment("occurred_at"),
+    Column("amount", Numeric),
+    Column("currency", Text),
+    Column("expected_close", Date),
+    PrimaryKeyConstraint("lead_id", "sequence", name="opportunity_change_pkey"),
+)
+"""Each amount and expected close that a deal had and from when, for the pipeline of a past moment."""
+
 definition_version = Table(
     "definition_version",
     metadata,
@@ -186,6 +199,7 @@ RETENTION = {
     "activity": "for ever: the reports count them; they hold no personal data",
     "clock": "for ever: the reports count them",
     "opportunity": "for ever: one row for each opportunity",
+    "opportunity_change": "for ever: the pipeline of a past moment needs them",
     "definition_version": "one row for each version of the definition",
 }
 """The retention of each table; the shared tables have theirs beside their definition."""

@@ -69,7 +69,7 @@ class TermOut(Answer):
     actual: DecimalText | None
     amount: DecimalText = Field(description="Its part of the gap.")
     leads: int = Field(description="Leads behind the actual factor.")
-    list: str = Field(description="The request that lists them, as many.")
+    leads_url: str = Field(description="The request that lists them, as many.")
     depends_on: DependsOn | None
 
 
@@ -146,7 +146,7 @@ _TERM_EXAMPLE = {
     "actual": "120.0000",
     "amount": "1895.21",
     "leads": 120,
-    "list": "/v1/funnel/leads?mode=cohort&stage=inquiry&from=2026-10-20T05%3A00%3A00Z&to=2026-11-20T06%3A00%3A00Z",
+    "leads_url": "/v1/funnel/leads?mode=cohort&stage=inquiry&from=2026-10-20T05%3A00%3A00Z&to=2026-11-20T06%3A00%3A00Z",
     "depends_on": {"definition_version": 1, "pointer": "/stages/0/gate", "gate": {"on": "capture"}},
 }
 _DIAGNOSIS_EXAMPLE = {
@@ -278,7 +278,7 @@ def _source_out(report: DiagnosisReport, found: SourceDiagnosis) -> SourceOut:
                 actual=_factor(actual[index]),
                 amount=_money(report, found.split.terms[index]),
                 leads=leads,
-                list=request,
+                leads_url=request,
                 depends_on=_find_gate(report, index),
             )
         )

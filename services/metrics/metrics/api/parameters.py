@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -90,8 +91,8 @@ class FunnelLeadsQuery(FunnelQuery):
     cursor: str | None = Field(default=None, max_length=1_000)
 
 
-class WinsQuery(BaseModel):
-    """Query of wins."""
+class PeriodWinsQuery(BaseModel):
+    """Which wins."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -107,6 +108,11 @@ class WinsQuery(BaseModel):
         default="period", description="`period`: won in the period. `cohort`: of leads captured in it, won at any time."
     )
     stage: str = Field(max_length=100, description="The stage that counts as won.", examples=["won"])
+
+
+class WinsQuery(PeriodWinsQuery):
+    """Query of a list of wins."""
+
     limit: int = Field(default=100, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=1_000)
 
@@ -147,7 +153,7 @@ VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
 def build_query(parameters: ReportParameters) -> ReportQuery:
     """Build the query from its parameters. Raises Problem 422 naming the parameter."""
-    zone = _check_zone(parameters.timezone)
+    zone = check_zone(parameters.timezone)
     since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
     if since and until and since >= until:
         raise parameter_error("to", "must be after from")
@@ -159,13 +165,13 @@ def build_query(parameters: ReportParameters) -> ReportQuery:
         since=since,
         until=until,
         by=_parse_dimensions(parameters.by),
-        where=tuple(_parse_filter(text) for text in parameters.where),
+        where=parse_filters(parameters.where),
     )
 
 
-def build_wins_query(parameters: WinsQuery) -> ReportQuery:
+def build_wins_query(parameters: PeriodWinsQuery) -> ReportQuery:
     """Build the query of wins from its parameters. Raises Problem 422 naming the parameter."""
-    zone = _check_zone(parameters.timezone)
+    zone = check_zone(parameters.timezone)
     since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
     if since and until and since >= until:
         raise parameter_error("to", "must be after from")
@@ -174,7 +180,7 @@ def build_wins_query(parameters: WinsQuery) -> ReportQuery:
         entry="last",
         since=since,
         until=until,
-        where=tuple(_parse_filter(text) for text in parameters.where),
+        where=parse_filters(parameters.where),
         timezone=zone,
     )
 
@@ -189,7 +195,8 @@ def parse_stage_pair(text: str | None) -> StagePair | None:
     return StagePair(*names)
 
 
-def _check_zone(name: str) -> str:
+def check_zone(name: str) -> str:
+    """The name, if it is an IANA time zone. Raises Problem 422."""
     if name not in available_timezones():
         raise parameter_error("timezone", "is not an IANA time zone")
     return name
@@ -217,8 +224,9 @@ def _parse_dimensions(text: str | None) -> tuple[Dimension, ...]:
         raise parameter_error("by", str(error)) from None
 
 
-def _parse_filter(text: str) -> Filter:
+def parse_filters(texts: Sequence[str]) -> tuple[Filter, ...]:
+    """Parse filters such as `source=website`. Raises Problem 422."""
     try:
-        return parse_filter(text)
+        return tuple(parse_filter(text) for text in texts)
     except UnknownDimension as error:
         raise parameter_error("where", str(error)) from None

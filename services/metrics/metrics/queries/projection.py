@@ -88,6 +88,13 @@ _SAVE_OPPORTUNITIES = bulk.upsert(
     where="excluded.sequence > opportunity.sequence",
 )
 
+_OPPORTUNITY_CHANGE_MEMBERS = ("amount", "currency", "expected_close")
+_INSERT_OPPORTUNITY_CHANGES = bulk.insert(
+    tables.opportunity_change,
+    ["lead_id", "sequence", "occurred_at", *_OPPORTUNITY_CHANGE_MEMBERS],
+    on_conflict="DO NOTHING",
+)
+
 _SAVE_DEFINITION = """
 INSERT INTO definition_version (version, effective_from, content) VALUES ($1, $2, $3::jsonb)
 ON CONFLICT (version) DO NOTHING
@@ -206,24 +213,28 @@ async def save_clocks(connection: asyncpg.Connection, clocks: Iterable[Clock]) -
     )
 
 
-async def save_opportunities(connection: asyncpg.Connection, updates: Iterable[OpportunityUpdated]) -> None:
-    """Save the newest state of each lead's opportunity."""
+async def save_opportunities(connection: asyncpg.Connection, updates: Sequence[OpportunityUpdated]) -> None:
+    """Save the newest state of each lead's opportunity, and each that it had."""
     newest: dict[UUID, OpportunityUpdated] = {}
+    changes: dict[tuple[UUID, int], OpportunityUpdated] = {}
     for update in updates:
+        changes[update.lead_id, update.sequence] = update
         if update.lead_id not in newest or update.sequence > newest[update.lead_id].sequence:
             newest[update.lead_id] = update
-    rows: list[dict[str, object]] = [
-        {
-            "lead_id": lead_id,
-            "stage": update.stage,
-            "sequence": update.sequence,
-            "amount": update.amount and update.amount.amount,
-            "currency": update.amount and update.amount.currency,
-            "expected_close": update.expected_close,
-        }
-        for lead_id, update in sorted(newest.items())
-    ]
+    rows = [{**_deal_row(update), "stage": update.stage} for _, update in sorted(newest.items())]
     await _SAVE_OPPORTUNITIES.execute(connection, rows)
+    rows = [{**_deal_row(update), "occurred_at": update.occurred_at} for _, update in sorted(changes.items())]
+    await _INSERT_OPPORTUNITY_CHANGES.execute(connection, rows)
+
+
+def _deal_row(update: OpportunityUpdated) -> dict[str, object]:
+    return {
+        "lead_id": update.lead_id,
+        "sequence": update.sequence,
+        "amount": update.amount and update.amount.amount,
+        "currency": update.amount and update.amount.currency,
+        "expected_close": update.expected_close,
+    }
 
 
 async def save_definition(

@@ -45,7 +45,7 @@ async def project_events(unit_of_work: UnitOfWork, events: Sequence[EventData]) 
     await projection.insert_assignments(connection, (event for event in events if isinstance(event, LeadAssigned)))
     await projection.insert_activities(connection, (event for event in events if isinstance(event, ActivityRecorded)))
     await projection.save_opportunities(
-        connection, (event for event in events if isinstance(event, OpportunityUpdated))
+        connection, [event for event in events if isinstance(event, OpportunityUpdated)]
     )
     await _project_clocks(connection, [event for event in events if isinstance(event, ClockEvent)])
     for event in events:
