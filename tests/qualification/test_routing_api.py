@@ -690,7 +690,7 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, n
 async def folded_owner(stack, lead_id: UUID) -> str | None:
     known = await DefinitionVersionCache(stack.store).get_versions()
     async with stack.database.write_transaction() as unit_of_work:
-        loaded = await logs.load(await unit_of_work.connection(), [lead_id], {})
+        loaded = await logs.load(await unit_of_work.connection(), [lead_id], {}, known.kinds)
     return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 
