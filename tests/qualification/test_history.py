@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -45,7 +46,7 @@ hours = st.one_of(st.integers(0, 24 * 60), st.integers(0, 100), st.sampled_from(
 
 
 def definitions() -> list[Definition]:
-    """Three versions that differ in gates, scores, kinds of activity, windows and cool-downs."""
+    """Four versions that differ in gates, scores, kinds of activity, windows and cool-downs, and in the name of a stage."""
     first = deepcopy(conftest.CONTENT)
     second = deepcopy(first)
     second["stages"][2]["gate"] = {"when": {"path": "scores.engagement", "op": "gte", "value": 35}}
@@ -74,7 +75,8 @@ def definitions() -> list[Definition]:
     third["scores"]["engagement"]["rules"].append(
         {"key": "left", "activity": "email.unsubscribed", "points": -15, "half_life": "P3D"}
     )
-    return [Definition.model_validate(content) for content in (first, second, third)]
+    fourth = json.loads(json.dumps(first).replace('"sal"', '"accepted"')) | {"moves": {"sal": "accepted"}}
+    return [Definition.model_validate(content) for content in (first, second, third, fourth)]
 
 
 AGREED = definitions()

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from sqlalchemy import text
+from tests.qualification.conftest import bearer
 from tests.watermarks import FixedWatermarks
 from uuid_utils.compat import uuid7
 
@@ -24,7 +25,7 @@ from accord.messaging.handler import Received
 from qualification.lifecycle.domain import unit_of_work as lead_units
 from qualification.lifecycle.domain.history import effective_entries
 from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
-from qualification.lifecycle.queries import leads
+from qualification.lifecycle.queries import leads, logs
 from qualification.lifecycle.service.entry import enter_waiting_leads
 from qualification.lifecycle.service.intake_events import process_intake_events
 from qualification.lifecycle.service.reevaluation import get_progress, reevaluate_leads
@@ -500,3 +501,56 @@ async def test_version_that_would_strand_leads_is_refused_with_their_number_and_
     assert (lead.stage, lead.applied_version) == ("ready", version)
     entry = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
     assert (entry.cause, entry.from_stage, entry.stage) == ("definition", "mql", "ready")
+
+
+async def _withdrawn(stack, about) -> list[str]:
+    events = await stack.published(about.lead_id)
+    return [event.stage for event in events if isinstance(event, LeadStageChanged) and event.correction]
+
+
+async def test_activities_that_nobody_asks_for_withdraw_nothing_however_many(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    async with stack.database.write_transaction() as unit_of_work:
+        await (await unit_of_work.connection()).execute(
+            """INSERT INTO activity (lead_id, kind, occurred_at, activity_id, by)
+            SELECT $1, 'page.viewed', $2::timestamptz + n * interval '1 minute', gen_random_uuid(), 'lead'
+            FROM generate_series(1, 20001) AS n""",
+            about.lead_id,
+            day(2),
+        )
+    await stack.apply_events(about.did("email.clicked", day(0.5)))
+    assert await _withdrawn(stack, about) == []
+    assert (await stored(stack, about.lead_id)).stage == "mql"
+
+
+async def test_entry_that_rests_on_activities_beyond_the_bound_is_not_corrected(
+    stack, content, new_lead, day, monkeypatch
+):
+    monkeypatch.setattr(logs, "KIND_ACTIVITIES_MAX", 1)
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    await stack.apply_events(about.did("demo.requested", day(3)), about.did("email.clicked", day(0.5)))
+    assert await _withdrawn(stack, about) == []
+    lead = await stored(stack, about.lead_id)
+    assert (lead.stage, lead.stage_since) == ("mql", day(1))
+    await stack.apply_events(about.did("email.clicked", day(4)))
+    assert (await stored(stack, about.lead_id)).stage == "mql"
+
+
+async def test_recycled_lead_stays_back_by_an_activity_that_nobody_asks_for(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(
+        about.captured(day(0), employee_count=250), *(about.did("demo.requested", day(n / 10)) for n in (1, 2))
+    )
+    body = {"decision": "reject", "reason": "too-early", "occurred_at": day(1).isoformat()}
+    answer = await stack.http.post(f"/v1/leads/{about.lead_id}/decisions", json=body, headers=bearer("sales"))
+    assert answer.is_success, answer.text
+    await stack.apply_events(about.did("page.viewed", day(32)))
+    assert ((await stored(stack, about.lead_id)).stage, await _withdrawn(stack, about)) == ("mql", [])
+    await stack.apply_events(about.did("email.clicked", day(0.5)))
+    lead = await stored(stack, about.lead_id)
+    assert (lead.stage, lead.stage_since) == ("mql", day(32))

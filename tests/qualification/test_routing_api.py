@@ -439,6 +439,53 @@ async def test_a_lead_is_given_once_however_often_the_request_is_sent(routed, ne
     assert len(await assigned(routed, about.lead_id)) == 2
 
 
+async def assign_batch(stack, auth, rows: list[dict[str, Any]], **headers: str):
+    return await stack.http.post("/v1/assignments:batch", json=rows, headers=auth("sales") | headers)
+
+
+async def test_history_of_owners_is_brought_in_by_one_batch_and_a_refused_row_spoils_no_other(
+    stack, content, new_lead, day, auth
+):
+    await stack.activate(content)
+    about, other = new_lead(), new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=10), other.captured(day(0), employee_count=10))
+    lead_id, unknown = str(about.lead_id), str(uuid7())
+    rows = [
+        {"lead": lead_id, "owner": "ann", "occurred_at": day(1).isoformat()},
+        {"lead": lead_id, "owner": "bob", "reason": "territory", "occurred_at": day(3).isoformat()},
+        {"lead": lead_id, "owner": "cho", "occurred_at": day(2).isoformat()},
+        {"lead": lead_id, "owner": "cho", "occurred_at": day(-1).isoformat()},
+        {"lead": lead_id, "owner": "cho", "occurred_at": "2199-01-01T00:00:00Z"},
+        {"lead": unknown, "owner": "ann"},
+        {"lead": lead_id},
+        {"lead": str(other.lead_id), "owner": "ann", "occurred_at": day(1).isoformat()},
+        {"lead": lead_id, "owner": "bob"},
+    ]
+    answer = await assign_batch(stack, auth, rows, **{"Idempotency-Key": "owners-1"})
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [row["status"] for row in results] == [201, 201, 422, 422, 422, 404, 422, 201, 200]
+    pointers = [row["problem"]["errors"][0]["pointer"] for row in results if row["status"] == 422]
+    assert pointers == ["/2/occurred_at", "/3/occurred_at", "/4/occurred_at", "/6/owner"]
+    assert (await assign_batch(stack, auth, rows, **{"Idempotency-Key": "owners-1"})).json() == answer.json()
+    events = await assigned(stack, about.lead_id)
+    assert [(e.owner, e.previous_owner, e.occurred_at) for e in events] == [
+        ("ann", None, day(1)),
+        ("bob", "ann", day(3)),
+    ]
+    assert [event.sequence for event in events] == [events[0].sequence, events[0].sequence + 1]
+    assert [row["occurred_at"][:10] for row in await history(stack, auth, about.lead_id)] == [
+        at.date().isoformat() for at in (day(1), day(3))
+    ]
+    assert (await owner_of(stack, about.lead_id), await folded_owner(stack, about.lead_id)) == ("bob", "bob")
+    assert await owner_of(stack, other.lead_id) == "ann"
+
+
+@pytest.mark.parametrize("rows", [[], {}, [{}] * 1001])
+async def test_batch_of_assignments_is_a_list_of_a_thousand_at_most(routed, auth, rows):
+    assert (await assign_batch(routed, auth, rows)).status_code == 422
+
+
 async def test_a_person_s_leads_are_listed_open_ones_first(routed, new_lead, day, auth):
     tellers = [await mql(routed, new_lead, day, size=60) for _ in range(4)]
     body = {"decision": "disqualify", "reason": "not-a-fit"}
@@ -690,7 +737,7 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, n
 async def folded_owner(stack, lead_id: UUID) -> str | None:
     known = await DefinitionVersionCache(stack.store).get_versions()
     async with stack.database.write_transaction() as unit_of_work:
-        loaded = await logs.load(await unit_of_work.connection(), [lead_id], {})
+        loaded = await logs.load(await unit_of_work.connection(), [lead_id], {}, known.kinds)
     return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 

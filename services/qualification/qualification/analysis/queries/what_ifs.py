@@ -15,7 +15,6 @@ from msgspec import Struct
 from accord.db import from_json
 from qualification.analysis.domain.report import Report
 from qualification.analysis.domain.what_if import Difference, Sums
-from qualification.lifecycle.queries.logs import ACTIVITIES_MAX
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -75,8 +74,10 @@ CAPTURED = """
 
 _COUNT = f"SELECT count(*) FROM lead WHERE {CAPTURED}"
 
+_ACTIVITIES_COUNTED_MAX = 20_000
 ACTIVITY_COUNT = f"""
-    (SELECT count(*) FROM (SELECT FROM activity WHERE activity.lead_id = lead.lead_id LIMIT {ACTIVITIES_MAX}) AS newest) AS activities
+    (SELECT count(*) FROM (SELECT FROM activity WHERE activity.lead_id = lead.lead_id LIMIT {_ACTIVITIES_COUNTED_MAX}) AS newest
+    ) AS activities
 """
 
 _LEADS = f"""

@@ -153,10 +153,11 @@ class _Examination:
     ) -> bool:
         """Look at each, as long as time and the activities that may be folded last; whether all were looked at."""
         activities_left = ACTIVITIES_EXAMINED_MAX
+        kinds = frozenset(kind for rules in self._versions.values() for kind in rules.kinds)
         with TimeBudget(EXAMINED_FOR_MAX_S) as budget:
             while rest and activities_left > 0 and not budget.is_used_up:
                 some = take_within_budget(rest[:_PAGE])
-                loaded = await logs.load(self._connection, {lead_of(one) for one in some}, {})
+                loaded = await logs.load(self._connection, {lead_of(one) for one in some}, {}, kinds)
                 done = await asyncio.to_thread(_examine_page, some, loaded, add, budget)
                 activities_left -= sum(count for _, count in rest[:done])
                 rest = rest[done:]

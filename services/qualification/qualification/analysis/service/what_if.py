@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -219,7 +219,7 @@ class WhatIfWorker:
                     self._terms = None
                     return False
                 terms = await self._terms_of(connection, what_if)
-                read = await _read_page(connection, what_if, leads_max)
+                read = await _read_page(connection, what_if, terms.rules.kinds, leads_max)
             await self._advance(what_if, terms, read)
         except Exception as error:
             if what_if is None or is_transient(error):
@@ -278,14 +278,14 @@ def _compile(version: int, content: Mapping[str, object]) -> Rules:
     return watch_entries_only(compile_definition(version, definition), definition)
 
 
-async def _read_page(connection: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Page:
+async def _read_page(connection: asyncpg.Connection, what_if: WhatIf, kinds: Collection[str], leads_max: int) -> _Page:
     began = time.monotonic()
     if what_if.started_at is None:
         return _Page(await what_ifs.count_leads(connection, what_if.since, what_if.until), (), None, Sums(), began)
     lead_ids = take_within_budget(
         await what_ifs.fetch_leads(connection, what_if.since, what_if.until, what_if.after, leads_max)
     )
-    loaded = await logs.load(connection, lead_ids, {}) if lead_ids else None
+    loaded = await logs.load(connection, lead_ids, {}, kinds) if lead_ids else None
     return _Page(None, lead_ids, loaded, await what_ifs.read_sums(connection, what_if.what_if_id), began)
 
 

@@ -27,7 +27,7 @@ from qualification.lifecycle.api.references import (
     format_etag,
     lead_erased,
     parse_if_match,
-    parse_reference,
+    parse_known_reference,
     require_reference,
 )
 from qualification.lifecycle.domain.decisions import (
@@ -145,13 +145,13 @@ def router(database: Database, contexts: EvaluationContexts) -> APIRouter:
         place does not allow it and the lead's present stage does, it is taken as the newest decision, dated as it is.
         """
         require_json(request)
-        rows = _parse_rows(await request.body())
+        rows = parse_rows(await request.body(), "decisions")
         read = [_parse_row(index, row) for index, row in enumerate(rows)]
 
         def encode(answers: Sequence[DecisionOutcome]) -> Answer:
             left = iter(answers)
             results = [
-                _refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
+                build_refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
                 for index, row in enumerate(read)
             ]
             return Answer(200, _json({"results": results}))
@@ -208,37 +208,41 @@ def build_problem(refusal: Refused, at: str = "") -> Problem:
     raise AssertionError(f"{type(refusal).__name__} has no answer")
 
 
-def _parse_rows(body: bytes) -> list[object]:
+def parse_rows(body: bytes, what: str) -> list[object]:
+    """The rows of a batch. Raises Problem."""
     try:
         rows = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise malformed("The body is not well-formed JSON.") from None
     if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
-        message = f"Must be a list of 1 to {ROWS_MAX} decisions"
+        message = f"Must be a list of 1 to {ROWS_MAX} {what}"
         raise validation_error(f"{message}.", {"pointer": "", "message": message})
     return rows
+
+
+def invalid_row(index: int, row: object, error: ValidationError) -> Problem:
+    """422 for one row of a batch."""
+    found = from_validation_error(error, row)
+    errors = [{**item, "pointer": f"/{index}{item.get('pointer', '')}"} for item in found.errors]
+    return Problem(422, "validation-failed", found.title, found.text, errors=errors)
 
 
 def _parse_row(index: int, row: object) -> Proposal | Problem:
     try:
         parsed = _ROW.validate_python(row)
     except ValidationError as error:
-        found = from_validation_error(error, row)
-        errors = [{**item, "pointer": f"/{index}{item.get('pointer', '')}"} for item in found.errors]
-        return Problem(422, "validation-failed", found.title, found.text, errors=errors)
-    reference = parse_reference(parsed.lead)
-    if reference is None:
-        raise AssertionError("the model has checked it")
-    return parsed.proposal(reference)
+        return invalid_row(index, row, error)
+    return parsed.proposal(parse_known_reference(parsed.lead))
 
 
 def _outcome_row(index: int, answer: DecisionOutcome) -> Mapping[str, object]:
     if isinstance(answer, DecisionResult):
         return {"status": 201, **build_decision_answer(answer)}
-    return _refused_row(build_problem(answer, f"/{index}"))
+    return build_refused_row(build_problem(answer, f"/{index}"))
 
 
-def _refused_row(problem: Problem) -> Mapping[str, object]:
+def build_refused_row(problem: Problem) -> Mapping[str, object]:
+    """A row of a batch that was refused."""
     return {"status": problem.status, "problem": problem.document()}
 
 

@@ -107,12 +107,14 @@ class DecisionRequest(Wire):
         )
 
 
+RowReference = Annotated[str, StringConstraints(max_length=REFERENCE_CHARS_MAX), AfterValidator(_is_reference)]
+"""How a row of a batch names its lead."""
+
+
 class DecisionRow(DecisionRequest):
     """One decision of a batch."""
 
-    lead: Annotated[str, StringConstraints(max_length=REFERENCE_CHARS_MAX), AfterValidator(_is_reference)] = Field(
-        description=DESCRIPTION, examples=["external:crm:4711"]
-    )
+    lead: RowReference = Field(description=DESCRIPTION, examples=["external:crm:4711"])
 
 
 class DecisionAnswer(BaseModel):

@@ -30,6 +30,14 @@ def parse_reference(text: str) -> UUID | str | None:
         return None
 
 
+def parse_known_reference(text: str) -> UUID | str:
+    """The same of a text that a model has checked."""
+    found = parse_reference(text)
+    if found is None:
+        raise AssertionError("the model has checked it")
+    return found
+
+
 Reference = Annotated[
     str,
     Path(

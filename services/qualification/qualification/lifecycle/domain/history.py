@@ -40,13 +40,15 @@ _REPLAY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 class Log(Struct, frozen=True, gc=False):
     """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
 
-    `reverted_merges` are no longer among the facts. A merged lead keeps its log. An erased one has none.
+    `reverted_merges` are no longer among the facts. `is_cut`: there are more activities than are loaded. A merged lead keeps its log. An
+    erased one has none.
     """
 
     lead_id: UUID
     entry_version: int | None = None
     facts: tuple[Fact, ...] = ()
     reverted_merges: frozenset[UUID] = frozenset()
+    is_cut: bool = False
 
     def with_fact(self, fact: Fact) -> Log:
         return replace(self, facts=(*self.facts, fact))

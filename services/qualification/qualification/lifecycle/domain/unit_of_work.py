@@ -380,11 +380,13 @@ class LeadUnitOfWork:
         at = max(decision.occurred_at, profile.captured_at)
         if LogPosition(at, DECISION, decision.decision_id) > position:
             return self._append_decision(lead, decision, at)
-        try:
-            return self._insert_decision(lead, decision, at)
-        except NotAllowed:
-            if not is_batch:
-                raise
+        self._require_logs(lead.lead_id)
+        if not self._is_cut(lead):
+            try:
+                return self._insert_decision(lead, decision, at)
+            except NotAllowed:
+                if not is_batch:
+                    raise
         return self._append_decision(lead, decision, lead.next_moment(at))
 
     def _append_decision(self, lead: Lead, decision: Decision, at: datetime) -> tuple[DecisionAccepted, EmittedEvents]:
@@ -400,7 +402,6 @@ class LeadUnitOfWork:
         return accepted, self._store(lead.lead_id, machine)
 
     def _insert_decision(self, lead: Lead, decision: Decision, at: datetime) -> tuple[DecisionAccepted, EmittedEvents]:
-        self._require_logs(lead.lead_id)
         replayed = self._fold(lead, ProposedDecision(at, decision))
         if replayed.accepted is None:
             raise AssertionError("a proposed decision is refused or accepted")
@@ -506,8 +507,19 @@ class LeadUnitOfWork:
             reached = until if reached is None else max(until, reached)
         return fold(lead.lead_id, self.logs, self.versions, until=reached, proposed=proposed, now=self.now)
 
+    def _is_cut(self, lead: Lead) -> bool:
+        return lead.stage is not None and any(
+            self.logs[member].is_cut for member in merge_group(lead.lead_id, self.logs)
+        )
+
     def _emit_corrections(self, lead: Lead, replayed: ReplayResult) -> EmittedEvents:
-        made, events = derive_corrections(lead, replayed, self.effective_entries.get(lead.lead_id, ()), self.now)
+        current = self.effective_entries.get(lead.lead_id, ())
+        if self._is_cut(lead):  # for want of old activities nothing is corrected that rested on them
+            made = replayed.lead
+            kept = {name: getattr(lead, name) for name in ("stage", "stage_since", "visits", "definition_version")}
+            due_at = made.position.at if made.position else None  # what time brings in this stage is looked for anew
+            replayed = ReplayResult(replace(made, **kept, due_at=due_at), tuple(current))
+        made, events = derive_corrections(lead, replayed, current, self.now)
         self.leads[lead.lead_id] = made
         self._track_entries(lead.lead_id, events)
         return EmittedEvents(made, events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,8 +32,11 @@ from qualification.lifecycle.queries.deals import parse_deal
 
 _MICROSECOND = timedelta(microseconds=1)
 
-ACTIVITIES_MAX = 20_000
-"""Of one lead, and of those merged into it together, the newest so many activities are folded."""
+KIND_ACTIVITIES_MAX = 5_000
+"""Of one lead, and of those merged into it together, the newest so many activities of a kind are folded: five times what counts."""
+
+OTHER_KINDS = "*"
+"""Stands for the kinds that nobody asks for. Any activity of its own lets a recycled lead come back, so those are read of such leads."""
 
 _LEADS = """
 SELECT lead_id, profile::text AS profile, profile_at, intake_sequence, entry_version, merged_into, erased
@@ -46,11 +49,24 @@ ORDER BY lead_id, effective_at, rank, tie
 """
 
 _ACTIVITIES = f"""
-SELECT coalesce(newest.recorded_for, newest.lead_id) AS lead_id, newest.kind, newest.occurred_at, newest.activity_id, newest.by
+SELECT asked.lead_id AS stored_for, wanted.kind AS wanted_kind, coalesce(newest.recorded_for, newest.lead_id) AS lead_id, newest.kind,
+    newest.occurred_at, newest.activity_id, newest.by
+FROM unnest($1::uuid[]) AS asked (lead_id)
+CROSS JOIN unnest($2::text[]) AS wanted (kind)
+CROSS JOIN LATERAL (
+    SELECT activity.* FROM activity WHERE activity.lead_id = asked.lead_id AND activity.kind = wanted.kind
+    ORDER BY activity.occurred_at DESC LIMIT $3
+) AS newest
+UNION ALL
+SELECT asked.lead_id, '{OTHER_KINDS}', coalesce(newest.recorded_for, newest.lead_id), newest.kind, newest.occurred_at,
+    newest.activity_id, newest.by
 FROM unnest($1::uuid[]) AS asked (lead_id)
 CROSS JOIN LATERAL (
-    SELECT activity.* FROM activity WHERE activity.lead_id = asked.lead_id ORDER BY activity.occurred_at DESC LIMIT {ACTIVITIES_MAX}
+    SELECT activity.* FROM activity
+    WHERE activity.lead_id = asked.lead_id AND activity.kind <> ALL ($2::text[]) AND activity.by = 'lead'
+    ORDER BY activity.occurred_at DESC LIMIT $3
 ) AS newest
+WHERE EXISTS (SELECT FROM stage_entry WHERE stage_entry.lead_id = asked.lead_id AND stage_entry.stage_kind = 'recycled')
 """
 
 _DECISIONS = """
@@ -98,15 +114,18 @@ class LoadedLogs:
 
 
 async def load(
-    connection: asyncpg.Connection, lead_ids: Iterable[UUID], merged_now: Mapping[UUID, Sequence[UUID]]
+    connection: asyncpg.Connection,
+    lead_ids: Iterable[UUID],
+    merged_now: Mapping[UUID, Sequence[UUID]],
+    kinds: Collection[str],
 ) -> LoadedLogs:
     """Everything that a fold of these leads needs, by a few statements for each generation of merges.
 
-    `merged_now`: leads that are being merged into others by this transaction, by the lead in whose log that stands.
+    `kinds` of activity are those that a version asks for by which they are folded. `merged_now`: leads that are being merged into
+    others by this transaction, by the lead in whose log that stands.
     """
     found: dict[UUID, list[Fact]] = {}
     entered: dict[UUID, int | None] = {}
-    activities: dict[UUID, list[Fact]] = defaultdict(list)
     reverted_merges: dict[UUID, set[UUID]] = defaultdict(set)
     loaded = LoadedLogs()
     wanted = set(lead_ids)
@@ -115,13 +134,28 @@ async def load(
         for lead_id in ids:
             found[lead_id] = []
             loaded.effective_entries[lead_id] = []
-        joined = await _read(connection, ids, found, entered, activities, reverted_merges, loaded)
+        joined = await _read(connection, ids, found, entered, reverted_merges, loaded)
         joined |= {other for lead_id in ids for other in merged_now.get(lead_id, ())}
         wanted = joined - found.keys()
+    activities, cut = await _read_activities(connection, sorted(found), kinds)
     for lead_id, facts in found.items():
         log = (*facts, *activities.get(lead_id, ()))
-        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, frozenset(reverted_merges[lead_id]))
+        reverted = frozenset(reverted_merges[lead_id])
+        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, reverted, is_cut=lead_id in cut)
     return loaded
+
+
+async def _read_activities(
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]
+) -> tuple[dict[UUID, list[Fact]], set[UUID]]:
+    """Activities by the lead that they were recorded for; and the leads, under whose ids they are stored, of which there are more."""
+    activities: dict[UUID, list[Fact]] = defaultdict(list)
+    counts: Counter[tuple[UUID, str]] = Counter()
+    for row in await connection.fetch(_ACTIVITIES, lead_ids, sorted(kinds), KIND_ACTIVITIES_MAX):
+        fact = ActivityOccurred(row["occurred_at"], row["activity_id"], row["kind"], row["by"])
+        activities[row["lead_id"]].append(fact)
+        counts[row["stored_for"], row["wanted_kind"]] += 1
+    return activities, {lead_id for (lead_id, _), count in counts.items() if count >= KIND_ACTIVITIES_MAX}
 
 
 async def _read(
@@ -129,7 +163,6 @@ async def _read(
     ids: Sequence[UUID],
     found: dict[UUID, list[Fact]],
     entered: dict[UUID, int | None],
-    activities: dict[UUID, list[Fact]],
     reverted_merges: dict[UUID, set[UUID]],
     loaded: LoadedLogs,
 ) -> set[UUID]:
@@ -148,10 +181,6 @@ async def _read(
         if not isinstance(fact, ProfileChanged) or fact.sequence not in sequences[row["lead_id"]]:
             found[row["lead_id"]].append(fact)
     await _read_leads(connection, ids, found, entered, sequences)
-    for row in await connection.fetch(_ACTIVITIES, ids):
-        activities[row["lead_id"]].append(
-            ActivityOccurred(row["occurred_at"], row["activity_id"], row["kind"], row["by"])
-        )
     for row in await connection.fetch(_DECISIONS, ids):
         found[row["lead_id"]].append(_accepted_decision(row))
     for lead_id, assigned in _assigned(await connection.fetch(_ASSIGNMENTS, ids)):

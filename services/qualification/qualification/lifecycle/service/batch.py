@@ -6,7 +6,7 @@ The caller opens the unit of work and names the leads before the first event. Th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -48,9 +48,12 @@ def affected_leads(event: IncomingEvent) -> tuple[UUID, ...]:
 class LeadBatch:
     """The leads of one unit of work. Not kept beyond it."""
 
-    def __init__(self, unit_of_work: UnitOfWork, context: EvaluationContext, locked: dict[UUID, Lead]) -> None:
+    def __init__(
+        self, unit_of_work: UnitOfWork, context: EvaluationContext, locked: dict[UUID, Lead], kinds: Collection[str]
+    ) -> None:
         self._unit_of_work = unit_of_work
         self._context = context
+        self._kinds = kinds
         self._before = dict(locked)
         self._lead_unit = LeadUnitOfWork(locked, context.in_force, context.versions, unit_of_work.now)
         self._entries: list[LeadStageChanged] = []
@@ -68,7 +71,7 @@ class LeadBatch:
         kinds = context.kinds.union(*(context.versions[version].kinds for version in applied))
         if kinds != context.kinds:  # another process has seen a version come into force before this one did
             locked = await leads.lock(connection, asked, kinds)
-        return cls(unit_of_work, context, locked)
+        return cls(unit_of_work, context, locked, kinds)
 
     @property
     def entries(self) -> Sequence[LeadStageChanged]:
@@ -189,7 +192,7 @@ class LeadBatch:
         for entry in self._lead_unit.log_entries:
             if isinstance(entry.fact, MergeApplied):
                 merged_now[entry.lead_id].append(entry.fact.merged_lead_id)
-        loaded = await logs.load(await self._unit_of_work.connection(), lead_ids, merged_now)
+        loaded = await logs.load(await self._unit_of_work.connection(), lead_ids, merged_now, self._kinds)
         for lead_id in lead_ids:
             self._lead_unit.load_log(lead_id, loaded.logs, loaded.effective_entries)
 

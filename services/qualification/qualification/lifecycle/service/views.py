@@ -82,7 +82,7 @@ async def view_lead_at(
 
     A lead that has been merged since is shown as itself where it was not merged yet. None if there is no such lead, or was none then.
     """
-    versions = (await definitions.get_versions()).versions
+    _, versions, kinds = await definitions.get_versions()
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
         lead = await _find_lead(connection, reference, None)
@@ -91,7 +91,7 @@ async def view_lead_at(
         if lead.erased:
             return LeadView(lead, at, None, (), (), (), None)
         filters = await external_keys.resolve(connection, reference)
-        found = await logs.load(connection, [lead.lead_id], {})
+        found = await logs.load(connection, [lead.lead_id], {}, kinds)
     lead_id = survivor_at(filters or lead.lead_id, found.logs, at)
     if lead_id not in found.logs:
         return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import asyncpg
 import orjson
-from fastapi import APIRouter, Body, Path, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Body, Path, Request, Response
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from accord.contracts.values import Handle, Timestamp
 from accord.db import Database
@@ -17,16 +18,27 @@ from accord.http.conditional import LeadMatch
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
-from accord.http.problems import Problem, not_found
+from accord.http.problems import Problem, not_found, require_json, validation_error_at
 from qualification.definition.service import DefinitionVersionCache
-from qualification.lifecycle.api.decisions import build_problem
-from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, build_lead_row
+from qualification.lifecycle.api.decisions import build_problem, build_refused_row, invalid_row, parse_rows
+from qualification.lifecycle.api.models import (
+    ROWS_MAX,
+    LeadRow,
+    RefusedRow,
+    RowReference,
+    WhyLeaf,
+    Wire,
+    Word,
+    build_lead_row,
+)
 from qualification.lifecycle.api.references import (
+    DESCRIPTION,
     ERASED,
     Reference,
     format_etag,
     lead_erased,
     parse_if_match,
+    parse_known_reference,
     require_reference,
 )
 from qualification.lifecycle.domain.decisions import Refused
@@ -36,7 +48,9 @@ from qualification.routing.domain.document import Method
 from qualification.routing.service.assignment import Cause, explanation_json
 from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.manual_assignment import (
+    InvalidMoment,
     OwnerChange,
+    OwnerChangeOutcome,
     OwnerChangeResult,
     UnknownOwner,
     assign_by_hand,
@@ -77,6 +91,26 @@ class AssignmentRequest(Wire):
         description="One word of the team's own, such as `territory`; no free text.",
         examples=["territory"],
     )
+    occurred_at: Timestamp | None = Field(
+        default=None,
+        description="When the lead was given to the person; now, if left out. Not before its capture or its last assignment.",
+    )
+
+    def change(self, lead: UUID | str, revision: int | None = None) -> OwnerChange:
+        return OwnerChange(lead, self.owner, self.reason, self.occurred_at, revision)
+
+
+class AssignmentBatchRow(AssignmentRequest):
+    """One assignment of a batch."""
+
+    lead: RowReference = Field(description=DESCRIPTION, examples=["external:crm:4711"])
+
+
+_ROWS: list[dict[str, Any]] = [
+    {"lead": "external:crm:4711", "owner": "ann", "occurred_at": "2027-01-05T10:00:00-06:00"},
+    {"lead": "external:crm:4711", "owner": "bob", "reason": "territory", "occurred_at": "2027-02-01T09:00:00-06:00"},
+]
+_ROW = TypeAdapter(AssignmentBatchRow)
 
 
 class AssignmentAnswer(BaseModel):
@@ -87,6 +121,18 @@ class AssignmentAnswer(BaseModel):
     previous_owner: str | None
     changed: bool
     occurred_at: Timestamp
+
+
+class AssignedRow(AssignmentAnswer):
+    """A row that was taken; 200 where the person had the lead already."""
+
+    status: Literal[200, 201]
+
+
+class AssignmentBatchAnswer(BaseModel):
+    """The answers, in the order of the rows."""
+
+    results: list[AssignedRow | RefusedRow]
 
 
 class RuleAnswer(BaseModel):
@@ -193,15 +239,45 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         The owner must be somebody whom the routing document names, under `people` or in a pool; without a document any handle
         goes. A lead that was merged is followed to its survivor, whose id is answered.
         """
-        change = OwnerChange(require_reference(lead), body.owner, body.reason, parse_if_match(if_match))
+        change = body.change(require_reference(lead), parse_if_match(if_match))
         author = Author(caller.name, caller.department)
         routing, rules = await routing_cache.in_force(), await definitions.in_force()
-        try:
-            done = await assign_by_hand(database, routing, rules, change, author, idempotency_request, _encode)
-        except UnknownOwner:
-            raise _unknown_owner() from None
-        except Refused as refusal:
-            raise build_problem(refusal) from None
+        done = await assign_by_hand(database, routing, rules, [change], author, idempotency_request, _encode)
+        return done.answer.response()
+
+    @routes.post(
+        "/v1/assignments:batch",
+        summary="Give many leads to people",
+        operation_id="assign_batch",
+        response_model=AssignmentBatchAnswer,
+        openapi_extra=_batch_body(),
+    )
+    async def assign_leads(
+        request: Request,
+        caller: Caller = require("decisions:write"),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
+    ) -> Response:
+        """Up to 1,000 assignments in one transaction, taken in order; a lead may appear several times, oldest first.
+
+        So a CRM's history of owners is brought in. Each row is answered in its place, with the status and the members that a single
+        assignment would have; a row that is refused has a `problem` and spoils no other.
+        """
+        require_json(request)
+        rows = parse_rows(await request.body(), "assignments")
+        read = [_parse_batch_row(index, row) for index, row in enumerate(rows)]
+
+        def encode(outcomes: Sequence[OwnerChangeOutcome]) -> Answer:
+            left = iter(outcomes)
+            results = [
+                build_refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
+                for index, row in enumerate(read)
+            ]
+            return Answer(200, orjson.dumps({"results": results}, option=orjson.OPT_UTC_Z))
+
+        changes = [row for row in read if isinstance(row, OwnerChange)]
+        author = Author(caller.name, caller.department)
+        routing, rules = await routing_cache.in_force(), await definitions.in_force()
+        done = await assign_by_hand(database, routing, rules, changes, author, idempotency_request, encode)
         return done.answer.response()
 
     @routes.get(
@@ -248,25 +324,57 @@ def _build_row(row: asyncpg.Record) -> AssignmentRow:
     return AssignmentRow(**plain, explanation=None if stored is None else ExplanationAnswer.model_validate_json(stored))
 
 
-def _encode(result: OwnerChangeResult) -> Answer:
-    body = {
+def _encode(outcomes: Sequence[OwnerChangeOutcome]) -> Answer:
+    result = outcomes[0]
+    if not isinstance(result, OwnerChangeResult):
+        raise _build_problem(result)
+    headers = {"ETag": format_etag(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
+    content = orjson.dumps(_result_members(result), option=orjson.OPT_UTC_Z)
+    return Answer(201 if result.changed else 200, content, headers, subject=result.lead_id)
+
+
+def _result_members(result: OwnerChangeResult) -> dict[str, object]:
+    return {
         "lead_id": str(result.lead_id),
         "owner": result.owner,
         "previous_owner": result.previous_owner,
         "changed": result.changed,
         "occurred_at": result.at,
     }
-    headers = {"ETag": format_etag(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Answer(201 if result.changed else 200, content, headers, subject=result.lead_id)
 
 
-def _unknown_owner() -> Problem:
+def _parse_batch_row(index: int, row: object) -> OwnerChange | Problem:
+    try:
+        parsed = _ROW.validate_python(row)
+    except ValidationError as error:
+        return invalid_row(index, row, error)
+    return parsed.change(parse_known_reference(parsed.lead))
+
+
+def _outcome_row(index: int, outcome: OwnerChangeOutcome) -> Mapping[str, object]:
+    if isinstance(outcome, OwnerChangeResult):
+        return {"status": 201 if outcome.changed else 200, **_result_members(outcome)}
+    return build_refused_row(_build_problem(outcome, f"/{index}"))
+
+
+def _build_problem(refusal: Refused | UnknownOwner | InvalidMoment, at: str = "") -> Problem:
+    """The error answer for an assignment that was refused; `at` is the pointer of its row."""
+    if isinstance(refusal, Refused):
+        return build_problem(refusal, at)
+    if isinstance(refusal, InvalidMoment):
+        return validation_error_at(f"{at}/occurred_at", str(refusal))
     message = "Is nobody whom the routing document names"
     return Problem(
         422,
         "unknown-owner",
         "Unknown owner",
         f"{message}. Add the person under `people`, or to a pool.",
-        errors=[{"pointer": "/owner", "message": message}],
+        errors=[{"pointer": f"{at}/owner", "message": message}],
     )
+
+
+def _batch_body() -> dict[str, Any]:
+    """The batch's body for OpenAPI; it is read by hand, so that one bad row spoils no other."""
+    row = AssignmentBatchRow.model_json_schema()
+    schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": _ROWS}}}}

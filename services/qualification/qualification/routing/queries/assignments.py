@@ -31,7 +31,7 @@ WHERE (explanation IS NOT NULL OR reason IS NOT NULL)
 """
 
 _LAST = """
-SELECT DISTINCT ON (lead_id) lead_id, assignment_id, owner, previous_owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
+SELECT DISTINCT ON (lead_id) lead_id, assignment_id, owner, previous_owner, occurred_at FROM assignment WHERE lead_id = ANY ($1::uuid[])
 ORDER BY lead_id, sequence DESC
 """
 
@@ -105,7 +105,7 @@ LIMIT $5
 
 
 class AssignmentRow(Struct, frozen=True):
-    """One assignment. `explanation` is JSON text, None where a person or a merge decided."""
+    """One assignment, made at `occurred_at`. `explanation` is JSON text, None where a person or a merge decided."""
 
     lead_id: UUID
     assignment_id: UUID
@@ -115,6 +115,7 @@ class AssignmentRow(Struct, frozen=True):
     pool: str | None
     cause: str
     why: str
+    occurred_at: datetime
     reason: str | None = None
     actor: str | None = None
     clause: str | None = None
@@ -141,18 +142,16 @@ class Waiting(Struct, frozen=True):
 async def insert(
     connection: asyncpg.Connection, rows: Sequence[AssignmentRow], now: datetime, *, bump_revision: bool
 ) -> None:
-    """Keep these assignments and write the owners and sequences of their leads, by one statement each.
+    """Keep these assignments and write the owners and sequences of their leads, by one statement each; of several of a lead the last.
 
     `bump_revision`: the leads' revision grows by one; else another statement of the transaction has seen to that.
     """
     if not rows:
         return
-    times = {"occurred_at": now, "recorded_at": now}
-    await _INSERT.execute(connection, [{**asdict(row), **times} for row in rows])
-    leads = [row.lead_id for row in rows]
-    await connection.execute(
-        _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if bump_revision else 0, now
-    )
+    await _INSERT.execute(connection, [{**asdict(row), "recorded_at": now} for row in rows])
+    last = {row.lead_id: row for row in rows}
+    owners, sequences = [row.owner for row in last.values()], [row.sequence for row in last.values()]
+    await connection.execute(_GIVE, list(last), owners, sequences, 1 if bump_revision else 0, now)
 
 
 async def release(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
@@ -175,6 +174,7 @@ class LastAssignment(NamedTuple):
     assignment_id: UUID
     owner: str | None
     previous_owner: str | None
+    occurred_at: datetime
 
 
 async def find_last(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, LastAssignment]:

@@ -69,6 +69,8 @@ class FixedAssignment(Struct, frozen=True):
     actor: str | None = None
     reason: str | None = None
     traceparent: str | None = None
+    occurred_at: datetime | None = None
+    """When it was made, if not now."""
     merge_id: UUID | None = None
     """The merge by which it came, which is then its id: reverted, it is found by it."""
 
@@ -210,7 +212,8 @@ async def record_assignments(
     rows: list[AssignmentRow] = []
     events: list[LeadAssigned] = []
     for item in fixed:
-        event = _build_event(item.lead, item.owner, None, item.why, unit_of_work.now)
+        at = item.occurred_at or unit_of_work.now
+        event = _build_event(item.lead, item.owner, None, item.why, unit_of_work.now, at)
         rows.append(
             AssignmentRow(
                 lead_id=item.lead.lead_id,
@@ -221,6 +224,7 @@ async def record_assignments(
                 pool=None,
                 cause=item.cause,
                 why=item.why,
+                occurred_at=at,
                 reason=item.reason,
                 actor=item.actor,
             )
@@ -319,7 +323,7 @@ class _AssignmentSession:
     def _record(self, item: PendingAssignment, made: Assignment) -> None:
         why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why
         breach_id = item.breach.breach_id if item.breach else None
-        event = _build_event(item.lead, made.owner, made.pool, why, self._now, breach_id)
+        event = _build_event(item.lead, made.owner, made.pool, why, self._now, self._now, breach_id)
         self._events.append((event, item.traceparent))
         self._rows.append(
             AssignmentRow(
@@ -331,6 +335,7 @@ class _AssignmentSession:
                 pool=made.pool,
                 cause=item.cause,
                 why=why,
+                occurred_at=self._now,
                 clause=item.breach.clause if item.breach else None,
                 breach_id=breach_id,
                 routing_version=self._routing.version,
@@ -357,12 +362,18 @@ def explanation_json(made: Assignment) -> bytes:
 
 
 def _build_event(
-    lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime, breach_id: UUID | None = None
+    lead: Lead,
+    owner: str | None,
+    pool: str | None,
+    why: str,
+    now: datetime,
+    occurred_at: datetime,
+    breach_id: UUID | None = None,
 ) -> LeadAssigned:
     return LeadAssigned(
         lead_id=lead.lead_id,
         sequence=lead.sequence + 1,
-        occurred_at=now,
+        occurred_at=occurred_at,
         recorded_at=now,
         owner=owner,
         previous_owner=lead.owner,

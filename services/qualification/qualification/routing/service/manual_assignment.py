@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.db import Database, UnitOfWork, connection_of
 from accord.http import idempotency
 from qualification.definition.domain.rules import Rules
-from qualification.lifecycle.domain.decisions import LeadModified, LeadNotFound, LeadWasErased, allowed_decisions
+from qualification.lifecycle.domain.decisions import (
+    LeadModified,
+    LeadNotFound,
+    LeadWasErased,
+    Refused,
+    allowed_decisions,
+)
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.queries import external_keys, leads
 from qualification.lifecycle.service.decisions import Author
@@ -25,16 +32,22 @@ WHY_BY_HAND = "by hand"
 
 
 class OwnerChange(Struct, frozen=True):
-    """A person wants a lead to go to somebody. `lead` is an id or the digest of an external id; `revision` as in Proposal."""
+    """A person wants a lead to go to somebody. `lead` is an id or the digest of an external id; `revision` as in Proposal; `occurred_at`
+    None is now."""
 
     lead: UUID | str
     owner: str
     reason: str | None
+    occurred_at: datetime | None = None
     revision: int | None = None
 
 
 class UnknownOwner(Exception):
     """The routing document names no such person."""
+
+
+class InvalidMoment(Exception):
+    """The assignment is dated where none can be: ahead of now, before the lead's capture or before its last assignment."""
 
 
 class OwnerChangeResult(Struct, frozen=True):
@@ -48,47 +61,82 @@ class OwnerChangeResult(Struct, frozen=True):
     at: datetime
 
 
+OwnerChangeOutcome = OwnerChangeResult | Refused | UnknownOwner | InvalidMoment
+
+
 async def assign_by_hand(
     database: Database,
     routing: Routing | None,
     rules: Rules | None,
-    change: OwnerChange,
+    changes: Sequence[OwnerChange],
     author: Author,
     idempotency_request: idempotency.IdempotencyRequest | None,
-    encode: Callable[[OwnerChangeResult], idempotency.Answer],
-) -> idempotency.IdempotentResult[OwnerChangeResult]:
-    """Assign the lead to the person. Raises UnknownOwner, decisions.LeadNotFound, LeadWasErased or LeadModified."""
+    encode: Callable[[Sequence[OwnerChangeOutcome]], idempotency.Answer],
+) -> idempotency.IdempotentResult[Sequence[OwnerChangeOutcome]]:
+    """Assign these leads in one transaction, in order, and save what `encode` makes of the outcomes under the idempotency key.
+
+    What `encode` raises rolls the transaction back.
+    """
     async with database.write_transaction() as unit_of_work:
         return await idempotency.execute_once(
             unit_of_work,
             idempotency_request,
-            lambda: _change_owner(unit_of_work, routing, rules, change, author),
+            lambda: _change_owners(unit_of_work, routing, rules, changes, author),
             encode,
         )
 
 
-async def _change_owner(
-    unit_of_work: UnitOfWork, routing: Routing | None, rules: Rules | None, change: OwnerChange, author: Author
-) -> OwnerChangeResult:
-    if routing is not None and change.owner not in routing.people:
-        raise UnknownOwner(change.owner)
-    lead = await _lock_lead(unit_of_work, change, rules)
-    result = OwnerChangeResult(
-        lead.lead_id, change.owner, lead.owner, lead.owner != change.owner, lead.revision, unit_of_work.now
-    )
-    if not result.changed:
-        return result
-    fixed = FixedAssignment(lead, change.owner, "person", WHY_BY_HAND, actor=author.name, reason=change.reason)
-    await record_assignments(unit_of_work, [fixed], bump_revision=True)
-    return OwnerChangeResult(lead.lead_id, change.owner, lead.owner, True, lead.revision + 1, unit_of_work.now)
-
-
-async def _lock_lead(unit_of_work: UnitOfWork, change: OwnerChange, rules: Rules | None) -> Lead:
+async def _change_owners(
+    unit_of_work: UnitOfWork,
+    routing: Routing | None,
+    rules: Rules | None,
+    changes: Sequence[OwnerChange],
+    author: Author,
+) -> list[OwnerChangeOutcome]:
     connection = await unit_of_work.connection()
-    lead_id = await external_keys.resolve(connection, change.lead)
+    named = await external_keys.find(connection, (change.lead for change in changes if isinstance(change.lead, str)))
+    targets = [change.lead if isinstance(change.lead, UUID) else named.get(change.lead) for change in changes]
+    asked = {lead_id for lead_id in targets if lead_id is not None}
+    locked = await leads.lock(connection, asked, rules.kinds if rules else ())
+    last = await assignments.find_last(connection, sorted(locked))
+    reached = {lead_id: assignment.occurred_at for lead_id, assignment in last.items()}
+    fixed: list[FixedAssignment] = []
+    outcomes: list[OwnerChangeOutcome] = []
+    for change, lead_id in zip(changes, targets, strict=True):
+        try:
+            lead = _find_lead(locked, lead_id, change, rules)
+            at = change.occurred_at or unit_of_work.now
+            if routing is not None and change.owner not in routing.people:
+                raise UnknownOwner(change.owner)
+            _check_moment(lead, change, reached.get(lead.lead_id), unit_of_work.now)
+        except (Refused, UnknownOwner, InvalidMoment) as refusal:
+            outcomes.append(refusal)
+            continue
+        revision, is_changed = lead.revision, lead.owner != change.owner
+        if is_changed:
+            fixed.append(
+                FixedAssignment(
+                    lead,
+                    change.owner,
+                    "person",
+                    WHY_BY_HAND,
+                    actor=author.name,
+                    reason=change.reason,
+                    occurred_at=at,
+                )
+            )
+            locked[lead.lead_id] = replace(lead, owner=change.owner, sequence=lead.sequence + 1)
+            reached[lead.lead_id] = at
+            revision += 1
+        outcomes.append(OwnerChangeResult(lead.lead_id, change.owner, lead.owner, is_changed, revision, at))
+    await record_assignments(unit_of_work, fixed, bump_revision=True)
+    return outcomes
+
+
+def _find_lead(locked: Mapping[UUID, Lead], lead_id: UUID | None, change: OwnerChange, rules: Rules | None) -> Lead:
+    """The lead, its survivor where it was merged. Raises Refused."""
     if lead_id is None:
         raise LeadNotFound("no lead is known by this external id")
-    locked = await leads.lock(connection, [lead_id], rules.kinds if rules else ())
     lead = locked[lead_id]
     while lead.merged_into is not None:
         lead = locked[lead.merged_into]
@@ -99,6 +147,19 @@ async def _lock_lead(unit_of_work: UnitOfWork, change: OwnerChange, rules: Rules
     if change.revision is not None and change.revision != lead.revision:
         raise LeadModified(lead.revision, lead.stage, allowed_decisions(lead, rules))
     return lead
+
+
+def _check_moment(lead: Lead, change: OwnerChange, last: datetime | None, now: datetime) -> None:
+    """An owner's history is written in its order, so a date lies after the last assignment. Raises InvalidMoment."""
+    at = change.occurred_at
+    if at is None:
+        return
+    if at > now:
+        raise InvalidMoment("is in the future")
+    if lead.profile is not None and at < lead.profile.captured_at:
+        raise InvalidMoment("is before the lead was captured")
+    if last is not None and at < last:
+        raise InvalidMoment("is before the last assignment of the lead")
 
 
 async def list_assignments(
