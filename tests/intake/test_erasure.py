@@ -324,3 +324,39 @@ async def all_is_whole(accord: Running) -> None:
         if "sequence" in event:
             numbers.setdefault(event["key"], []).append(event["sequence"])
     assert [key for key, found_ in numbers.items() if found_ != list(range(1, len(found_) + 1))] == []
+
+
+@pytest.mark.parametrize("holder_waits", [False, True])
+async def test_record_that_waits_with_another_lead_is_exported_and_erased_with_whom_it_names(
+    shop: Running, holder_waits: bool
+) -> None:
+    phone = "+12025550143"
+    hold = waiting if holder_waits else submitted
+    alice = await hold(shop, "alice@initech.example", phone=phone)
+    bob = await hold(shop, "bob@initech.example")
+    row = await waiting(shop, "bob@initech.example", phone=phone, external_id="bob-7", last_name="Bobson")
+    assert row["lead_id"] == alice["lead_id"]
+    document = (await shop.marketing.get(f"/v1/leads/{bob['lead_id']}/export")).json()
+    assert row["submission_id"] in [one["submission_id"] for one in document["submissions"]]
+
+    assert (await erase(shop, bob["lead_id"])).status_code == 204
+
+    assert await found(shop, "bob@initech.example", "Bobson", "bob-7") == set()
+    assert (await shop.marketing.get(f"/v1/quarantine/{row['submission_id']}")).status_code == 410
+    assert (await shop.marketing.get(f"/v1/leads/{alice['lead_id']}")).status_code == 200
+    assert await count(shop, "identity_key", f"lead_id = '{alice['lead_id']}'") == 2
+
+
+async def test_pending_lead_goes_when_the_last_record_that_waits_for_it_is_erased(shop: Running) -> None:
+    phone = "+12025550143"
+    alice = await waiting(shop, "alice@initech.example", phone=phone)
+    bob = await waiting(shop, "bob@initech.example")
+    row = await waiting(shop, "bob@initech.example", phone=phone)
+    assert row["lead_id"] == alice["lead_id"]
+    discarded = await shop.marketing.post(f"/v1/quarantine/{alice['submission_id']}/discard", {"reason": "no lead"})
+    assert discarded.status_code == 200, discarded.text
+
+    assert (await erase(shop, bob["lead_id"])).status_code == 204
+
+    assert await count(shop, "lead") == await count(shop, "identity_key") == 0
+    assert await found(shop, "bob@initech.example") == set()

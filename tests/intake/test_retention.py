@@ -163,3 +163,23 @@ async def test_two_who_drop_at_once_do_not_meet(shop: Running) -> None:
         await asyncio.gather(one.run_once(), other.run_once())
     assert await count(shop, "lead") == 0
     assert await count(shop, "quarantine_decision") == 20
+
+
+@pytest.mark.parametrize("action", ["release", "correct", "discard"])
+async def test_record_decided_after_retention_has_passed_it_keeps_no_content(shop: Running, action: str) -> None:
+    body = await waiting(shop, title="Zaphod")
+    async with retaining(shop, AT_ONCE) as retention:
+        await retention._drop(new_id())  # the walk comes by before anybody lets go what is overdue
+    assert await count(shop, "submission", "content IS NOT NULL") == 1
+    said = {
+        "release": {"note": "Zaphod is known"},
+        "correct": {"fields": {"title": "Zaphod Beeblebrox", "attributes": {"industry": "5415"}}},
+        "discard": {"reason": "Zaphod is a joke"},
+    }[action]
+    answer = await shop.marketing.post(f"/v1/quarantine/{body['submission_id']}/{action}", said)
+    assert answer.status_code == 200, answer.text
+    await drop(shop)
+    assert await count(shop, "submission") == 1
+    assert await count(shop, "submission", "content IS NOT NULL OR canonical IS NOT NULL OR keys IS NOT NULL") == 0
+    assert await count(shop, "quarantine_decision") == 1
+    assert await count(shop, "quarantine_decision", "note IS NOT NULL OR fields IS NOT NULL") == 0

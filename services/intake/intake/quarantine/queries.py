@@ -69,6 +69,15 @@ WHERE s.submission_id = ANY ($1::uuid[])
 _LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
 _KEEP = "UPDATE submission SET canonical = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
 _DECIDED = bulk.insert(tables.quarantine_decision)
+# Retention walks each submission once. What it has passed has no second turn, so a decision about it drops at once.
+_PASSED = "SELECT dropped_to FROM retention WHERE kind = 'submission'"
+_DROP_PASSED = f"""
+UPDATE submission SET content = NULL, canonical = NULL, keys = NULL
+WHERE submission_id = ANY ($1::uuid[]) AND settled IS NOT NULL AND submission_id <= ({_PASSED})
+"""
+_DROP_PASSED_NOTES = f"""
+UPDATE quarantine_decision SET note = NULL, fields = NULL WHERE submission_id = ANY ($1::uuid[]) AND submission_id <= ({_PASSED})
+"""
 _DECISIONS = """
 SELECT submission_id, decision_id, action, caller, note, fields::text AS fields, verdict, quality_score, policy_version,
        failed::text AS failed, recorded_at
@@ -202,8 +211,11 @@ async def save_correction(
 
 
 async def save_decisions(connection: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
-    """Record what was done."""
+    """Record what was done, as the last step of a decision. What retention has passed keeps no content and no notes."""
     await _DECIDED.execute(connection, [_decision_row(one) for one in decisions])
+    decided = [one.submission_id for one in decisions]
+    await connection.execute(_DROP_PASSED, decided)
+    await connection.execute(_DROP_PASSED_NOTES, decided)
 
 
 async def list_decisions(connection: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:

@@ -224,6 +224,15 @@ class Quarantine:
 
         return await retry_on_conflict(attempt)
 
+    async def withdraw(
+        self, unit_of_work: UnitOfWork, submission_ids: Sequence[UUID], active_policy: ActivePolicy, caller: str
+    ) -> None:
+        """Take waiting submissions from the leads that they hang on, before the caller deletes them: a pending lead loses what only they
+        said. Raises what `retry_on_conflict` retries."""
+        if submission_ids:
+            found = await queries.read(await unit_of_work.connection(), submission_ids, lock=False)
+            await self._dismiss(unit_of_work, list(found.values()), active_policy, "expired", caller, None)
+
     # -- steps --
 
     async def _once(

@@ -21,10 +21,10 @@ rows of the leads keep the order, since whoever decides about a key locks its le
 
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('accord-erasure:' || $1, 0))"
 _KEYS = "SELECT kind, value FROM identity_key WHERE lead_id = ANY ($1::uuid[])"
-# Those of the leads, and those without a lead (refused, discarded) that name one of the person's keys.
+# Those of the leads, and those that wait, were refused or discarded and name one of the person's keys, also where they hang on another.
 _SUBMISSIONS = """
 SELECT submission_id, lead_id, verdict = 'quarantined' AND settled IS NULL AS waits FROM submission
-WHERE lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND lead_id IS NULL AND keys && $2::text[])
+WHERE lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND keys && $2::text[])
 ORDER BY submission_id FOR UPDATE
 """
 _HELD_ONCE = (
@@ -68,6 +68,8 @@ class Submissions(Struct, frozen=True):
     all: list[UUID]
     waiting: list[UUID]
     former_lead_ids: list[UUID]
+    waiting_elsewhere: list[UUID]
+    """Those of `waiting` that hang on somebody else's lead, by a key that both have."""
 
 
 async def lock_erasure(connection: asyncpg.Connection, lead_id: UUID) -> None:
@@ -99,7 +101,13 @@ async def submissions(connection: asyncpg.Connection, person: PersonRecord) -> S
     rows = await connection.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
     ids = [row["submission_id"] for row in rows]
     execute_once = await connection.fetch(_HELD_ONCE, ids) if ids else []
-    return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in execute_once])
+    waiting = [row for row in rows if row["waits"]]
+    return Submissions(
+        ids,
+        [row["submission_id"] for row in waiting],
+        [row[0] for row in execute_once],
+        [row["submission_id"] for row in waiting if row["lead_id"] and row["lead_id"] not in person.leads],
+    )
 
 
 async def delete_person(

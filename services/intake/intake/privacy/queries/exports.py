@@ -47,7 +47,7 @@ _SUBMISSIONS = _bounded(
     SELECT submission_id, lead_id, source, caller, outcome, verdict, quality_score, policy_version, failed::text AS failed,
            occurred_at, recorded_at, content, canonical, settled, settled_at
     FROM submission
-    WHERE (lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND lead_id IS NULL AND keys && $2::text[])) AND submission_id > $3
+    WHERE (lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND keys && $2::text[])) AND submission_id > $3
     ORDER BY submission_id
     """,
     "submission_id",
@@ -117,7 +117,7 @@ async def merges(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> li
 async def submissions(
     connection: asyncpg.Connection, lead_ids: Sequence[UUID], key_words: Sequence[str], after: UUID
 ) -> list[Row]:
-    """A page of submissions, also of those that were refused."""
+    """A page of submissions, also of those that name the person and were refused or wait with another lead."""
     return _rows(await connection.fetch(_SUBMISSIONS, lead_ids, key_words, after))
 
 

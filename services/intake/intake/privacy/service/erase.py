@@ -17,6 +17,7 @@ from intake.metric_names import ERASED
 from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.privacy.domain import ErasureRecord, Reason, build_erased_events
 from intake.privacy.queries import erasures
+from intake.quarantine.service import Quarantine
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,7 @@ class PersonEraser:
     def __init__(self, database: Database, policies: ActiveCache[PolicyEvaluator]) -> None:
         self._database = database
         self._policies = policies
+        self._quarantine = Quarantine(database, policies)
 
     async def erase(self, lead_id: UUID, reason: Reason, caller: str) -> ErasureRecord:
         """Erase the person under this id, with all leads that were merged into theirs. Raises Problem 404, or 410 the second time."""
@@ -43,7 +45,7 @@ class PersonEraser:
         return erasure
 
     async def _erase(self, lead_id: UUID, reason: Reason, caller: str) -> ErasureRecord:
-        find_current_consent = await self._policies.current()
+        active_policy = await self._policies.current()
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             await erasures.lock_erasure(connection, lead_id)
@@ -57,13 +59,14 @@ class PersonEraser:
             answers += await idempotency.erase(
                 unit_of_work.conn, [*person.lead_ids, *submissions.all, *submissions.former_lead_ids]
             )
+            await self._quarantine.withdraw(unit_of_work, submissions.waiting_elsewhere, active_policy, caller)
             removed = {"saved_answers": answers} | await erasures.delete_person(connection, person, submissions)
             erasure = ErasureRecord(
                 new_id(),
                 tuple(person.lead_ids),
                 reason,
                 caller,
-                find_current_consent[0] if find_current_consent else None,
+                active_policy[0] if active_policy else None,
                 {name: count for name, count in removed.items() if count},
                 unit_of_work.now,
             )
