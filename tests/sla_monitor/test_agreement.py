@@ -12,6 +12,7 @@ import yaml
 from tests.sla_monitor.conftest import bearer
 
 from sla_monitor.api.examples import SLA
+from sla_monitor.domain.calendars import ClosedDay
 from sla_monitor.domain.checks import check_sla, find_warnings
 from sla_monitor.domain.paper import describe_clause, render_paper
 from sla_monitor.domain.sla import Sla
@@ -238,7 +239,7 @@ def test_clause_reads_as_a_sentence():
 
 
 def test_paper_has_clauses_calendars_and_counting_rules():
-    closed = [(date(2027, 4, 21), "San Jacinto Day")]
+    closed = [ClosedDay(date(2027, 4, 21), "San Jacinto Day", "public_holiday")]
     parts = render_paper(Sla.model_validate(SLA), {"office": closed})
     assert ("Wednesday 2027-04-21", "closed: San Jacinto Day") in parts[1].rows
     assert [part.heading for part in parts] == ["What sales owes", "Calendar office", "How it is counted"]

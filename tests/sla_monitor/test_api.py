@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 
+from accord.clock import utc_now
 from sla_monitor.api.examples import SLA
 
 START = datetime(2027, 1, 4, 9, tzinfo=UTC)
@@ -135,10 +136,80 @@ async def test_calendar_that_the_sla_in_force_lacks_is_not_found(stack):
     assert (await get(stack, url)).status_code == 200
     missing = await get(stack, url.replace("office", "factory"))
     assert missing.status_code == 404
-    assert missing.json()["detail"] == "The SLA in force has these: office."
+    assert missing.json()["detail"] == "This version of the SLA has these: office."
+
+
+CLOSED_DAYS = "/v1/calendar/closed-days?calendar=office&year=2027"
+
+
+async def test_closed_days_name_the_holiday_or_the_agreed_day_off(stack):
+    content = deepcopy(SLA)
+    content["calendars"]["office"]["holidays"]["except"] = ["2027-04-21"]
+    await stack.sign_sla(content)
+    body = (await get(stack, CLOSED_DAYS)).json()
+    assert (body["calendar"], body["year"], body["timezone"], body["sla_version"]) == (
+        "office",
+        2027,
+        "America/Chicago",
+        1,
+    )
+    by_date = {item["date"]: item for item in body["items"]}
+    assert list(by_date) == sorted(by_date)
+    assert by_date["2027-05-31"] == {
+        "date": "2027-05-31",
+        "weekday": "Monday",
+        "name": "Memorial Day",
+        "origin": "public_holiday",
+    }
+    assert by_date["2027-12-24"] == {
+        "date": "2027-12-24",
+        "weekday": "Friday",
+        "name": "agreed day off",
+        "origin": "extra",
+    }
+    assert "2027-04-21" not in by_date, "an exception is worked"
+    assert not {"Saturday", "Sunday"} & {item["weekday"] for item in body["items"]}, "closed by the week already"
+
+
+async def test_closed_days_of_a_draft_are_listed_before_anybody_signs(stack, auth):
+    await stack.sign_sla()
+    drafted = await stack.http.post("/v1/sla/versions", json=SLA, headers=auth("marketing"))
+    assert drafted.status_code == 201, drafted.text
+    assert (await get(stack, CLOSED_DAYS)).json()["items"] == []
+    body = (await get(stack, f"{CLOSED_DAYS}&version=2")).json()
+    assert body["sla_version"] == 2
+    assert "2027-12-24" in {item["date"] for item in body["items"]}
+
+
+async def test_closed_days_are_those_that_the_paper_shows(stack, auth):
+    await stack.sign_sla(SLA)
+    headers = {**auth("reader"), "Accept": "text/markdown"}
+    page = (await stack.http.get("/v1/sla/versions/1/paper", headers=headers)).text.replace("\\", "")
+    today = utc_now().date()
+    items = (await get(stack, CLOSED_DAYS.replace("2027", str(today.year + 1)))).json()["items"]
+    shown = [item for item in items if date.fromisoformat(item["date"]) < today + timedelta(days=366)]
+    assert shown
+    for item in shown:
+        assert f"{item['weekday']} {item['date']} | closed: {item['name']}" in page
+
+
+async def test_closed_days_of_what_does_not_exist_are_not_found(stack):
+    assert (await get(stack, CLOSED_DAYS)).json()["title"] == "No SLA is in force"
+    assert (await get(stack, f"{CLOSED_DAYS}&version=1")).status_code == 404
+    await stack.sign_sla()
+    missing = await get(stack, f"{CLOSED_DAYS}&version=7")
+    assert (missing.status_code, missing.json()["title"]) == (404, "No such version")
+    missing = await get(stack, CLOSED_DAYS.replace("office", "factory"))
+    assert missing.status_code == 404
+    assert missing.json()["detail"] == "This version of the SLA has these: office."
 
 
 BAD_INPUT = [
+    ("/v1/calendar/closed-days?calendar=office&year=1999", "year"),
+    ("/v1/calendar/closed-days?calendar=office&year=2061", "year"),
+    ("/v1/calendar/closed-days?calendar=office", "year"),
+    ("/v1/calendar/closed-days?calendar=office&year=2027&version=0", "version"),
+    ("/v1/calendar/closed-days?calendar=office&year=2027&version=99999999999", "version"),
     ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=4h", "business"),
     ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=PT0S", "business"),
     ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=P999D", "business"),
@@ -251,4 +322,5 @@ async def test_openapi_describes_the_routes(stack):
         "/v1/attainment",
         "/v1/statement",
         "/v1/calendar/due",
+        "/v1/calendar/closed-days",
     }

@@ -68,7 +68,7 @@ def build(settings: Settings) -> Service:
         migrations=MIGRATIONS,
         routers=[
             clocks.router(database, sla_cache),
-            calendars.router(database, sla_cache),
+            calendars.router(database, store, sla_cache),
             statement.router(database, sla_cache),
             agreement_router(store, PaperLinks(settings.encryption_keys()), example=SLA),
             notifications.router(),

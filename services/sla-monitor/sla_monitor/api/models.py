@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from accord.contracts.values import ActorKind, Department, Severity, Timestamp
 from accord.http.paging import Page
 from accord.terms.durations import Duration
-from sla_monitor.domain.business_time import Step
+from sla_monitor.domain.business_time import WEEKDAY_WORDS, Step
+from sla_monitor.domain.calendars import ClosedDay, ClosedDayOrigin
 from sla_monitor.domain.clock import Clock, ClockState
 from sla_monitor.queries.attainment import AttainmentCounts
 from sla_monitor.usecases.statement import Statement
@@ -243,6 +244,25 @@ class StepAnswer(BaseModel):
     why: str = Field(examples=["Saturday 2027-01-09 is closed; Sunday 2027-01-10 is closed"])
 
 
+class ClosedDayAnswer(BaseModel):
+    """A day on which the calendar is closed though its week is open."""
+
+    date: date
+    weekday: str = Field(examples=["Monday"])
+    name: str = Field(examples=["Memorial Day"])
+    origin: ClosedDayOrigin = Field(description="The country's public holidays, or the `extra` days of the agreement.")
+
+
+class ClosedDaysAnswer(BaseModel):
+    """The closed days of a calendar in a year, in order."""
+
+    calendar: str = Field(examples=["office"])
+    year: int = Field(examples=[2027])
+    timezone: str = Field(examples=["America/Chicago"])
+    sla_version: int
+    items: list[ClosedDayAnswer]
+
+
 class DueAnswer(BaseModel):
     """When something would be due, and how much of each stretch of time counts."""
 
@@ -335,3 +355,8 @@ def attainment_group(counts: AttainmentCounts, by: str | None) -> AttainmentGrou
 def step_answer(step: Step) -> StepAnswer:
     """Make the answer for one stretch of time."""
     return StepAnswer(from_=step.start, to=step.end, counted=step.counted, why=step.why)
+
+
+def closed_day_answer(day: ClosedDay) -> ClosedDayAnswer:
+    """Make the answer for a closed day."""
+    return ClosedDayAnswer(date=day.date, weekday=WEEKDAY_WORDS[day.date.weekday()], name=day.name, origin=day.origin)

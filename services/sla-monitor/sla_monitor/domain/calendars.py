@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from typing import Literal
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from accord.terms.week import parse_week
 from sla_monitor.domain.business_time import Calendar
@@ -32,6 +35,32 @@ def closed_days(holidays: Holidays, public_holidays: PublicHolidays) -> dict[int
     for day in holidays.except_:
         closed.pop(date.fromisoformat(day).toordinal(), None)
     return closed
+
+
+ClosedDayOrigin = Literal["public_holiday", "extra"]
+
+
+class ClosedDay(Struct, frozen=True):
+    """A day on which a calendar is closed though its week is open. `origin`: the country's holidays, or the agreed extra days."""
+
+    date: date
+    name: str
+    origin: ClosedDayOrigin
+
+
+def list_closed_days(
+    terms: CalendarTerms, first: date, last: date, public_holidays: PublicHolidays
+) -> Iterator[ClosedDay]:
+    """The days from first to last on which the week is open and the calendar is closed, in order."""
+    week, closed, extra = (
+        parse_week(terms.week),
+        closed_days(terms.holidays, public_holidays),
+        set(terms.holidays.extra),
+    )
+    for ordinal in range(first.toordinal(), last.toordinal() + 1):
+        day = date.fromordinal(ordinal)
+        if ordinal in closed and week[day.weekday()]:
+            yield ClosedDay(day, closed[ordinal], "extra" if day.isoformat() in extra else "public_holiday")
 
 
 def build_calendar(terms: CalendarTerms, public_holidays: PublicHolidays) -> Calendar:

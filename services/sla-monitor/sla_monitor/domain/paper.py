@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 
 from accord.terms.criteria import describe_criteria
 from accord.terms.durations import describe_duration
 from accord.terms.paper import Section
+from sla_monitor.domain.calendars import ClosedDay
 from sla_monitor.domain.sla import (
     ActorKinds,
     AttemptsClause,
@@ -80,8 +80,8 @@ COUNTING = (
 )
 
 
-ClosedDays = Mapping[str, Sequence[tuple[date, str]]]
-"""By calendar, the days on which it is closed though its week is open, each with its reason."""
+ClosedDays = Mapping[str, Sequence[ClosedDay]]
+"""By calendar, the days on which it is closed though its week is open."""
 
 
 def render_paper(sla: Sla, closed_days: ClosedDays) -> list[Section]:
@@ -228,11 +228,11 @@ def _insert_business(words: str) -> str:
     return f"{amount} business {rest}"
 
 
-def _calendar_section(name: str, terms: CalendarTerms, closed_days: Sequence[tuple[date, str]]) -> Section:
+def _calendar_section(name: str, terms: CalendarTerms, closed_days: Sequence[ClosedDay]) -> Section:
     rows = [(words, ", ".join(ranges)) for words, ranges in terms.week.items()]
     rows.append(("time zone", terms.timezone))
     rows.extend(_list_days_off(terms))
-    rows.extend((f"{day:%A} {day.isoformat()}", f"closed: {reason}") for day, reason in closed_days)
+    rows.extend((f"{day.date:%A} {day.date.isoformat()}", f"closed: {day.name}") for day in closed_days)
     return Section(f"Calendar {name}", columns=("Days", "Open"), rows=rows)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,13 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.agreements import AgreementStore, Finding, Kind, Section
 from accord.clock import utc_now
 from accord.terms.patterns import SKIP_PATTERN_CHECKS
-from accord.terms.week import parse_week
-from sla_monitor.domain.calendars import closed_days
+from sla_monitor.domain.calendars import list_closed_days
 from sla_monitor.domain.case import SlaVersions
 from sla_monitor.domain.checks import check_sla, find_warnings
 from sla_monitor.domain.paper import render_paper
 from sla_monitor.domain.rules import CompiledSla, compile_sla
-from sla_monitor.domain.sla import CalendarTerms, Sla
+from sla_monitor.domain.sla import Sla
 from sla_monitor.usecases.public_holidays import public_holidays
 
 
@@ -26,22 +25,18 @@ def _validate(content: Mapping[str, object]) -> list[Finding]:
     return check_sla(content, public_holidays)
 
 
-_SHOWN_DAYS = 366
+_SHOWN_DAYS = timedelta(days=366)
 """The paper names the closed days of the year to come."""
 
 
 def _render_paper(content: Mapping[str, object]) -> list[Section]:
     sla = Sla.model_validate(content, context=SKIP_PATTERN_CHECKS)
     first = utc_now().date()
-    return render_paper(sla, {name: list(_list_closed_days(terms, first)) for name, terms in sla.calendars.items()})
-
-
-def _list_closed_days(terms: CalendarTerms, first: date) -> Iterator[tuple[date, str]]:
-    week, closed = parse_week(terms.week), closed_days(terms.holidays, public_holidays)
-    for ordinal in range(first.toordinal(), first.toordinal() + _SHOWN_DAYS):
-        day = date.fromordinal(ordinal)
-        if ordinal in closed and week[day.weekday()]:
-            yield day, closed[ordinal]
+    last = first + _SHOWN_DAYS - timedelta(days=1)
+    return render_paper(
+        sla,
+        {name: list(list_closed_days(terms, first, last, public_holidays)) for name, terms in sla.calendars.items()},
+    )
 
 
 _DROPPED = text("""

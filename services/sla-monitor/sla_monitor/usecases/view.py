@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from msgspec import Struct
 
+from accord.agreements import AgreementStore
 from accord.db import Database, connection_of
 from accord.messaging.consumer_store import watermark
+from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from sla_monitor.domain.business_time import Step, add_open_time, explain_steps
+from sla_monitor.domain.calendars import ClosedDay, list_closed_days
 from sla_monitor.domain.clock import Clock
+from sla_monitor.domain.sla import Sla
 from sla_monitor.queries import attainment, listing
 from sla_monitor.queries.attainment import AttainmentCounts, By
 from sla_monitor.queries.listing import BreachFilter, ClockFilter
 from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.process_events import CONSUMED
+from sla_monitor.usecases.public_holidays import public_holidays
 
 
 class ClockList(Struct, frozen=True):
@@ -43,8 +49,16 @@ class DueExplanation(Struct, frozen=True):
     sla_version: int
 
 
+class ClosedDayList(Struct, frozen=True):
+    """The closed days of a calendar in a year, by a version of the SLA."""
+
+    items: Sequence[ClosedDay]
+    zone: str
+    sla_version: int
+
+
 class NoSuchCalendar(LookupError):
-    """The SLA in force has no calendar with this name; `available` lists those it has."""
+    """The version of the SLA has no calendar with this name; `available` lists those it has."""
 
     def __init__(self, available: Sequence[str]) -> None:
         super().__init__("no such calendar")
@@ -104,3 +118,25 @@ async def explain_due(
         raise NoSuchCalendar(sorted(sla.calendars))
     due = add_open_time(terms, start, business)
     return DueExplanation(due, explain_steps(terms, start, business), terms.zone.key, sla.version)
+
+
+async def get_closed_days(
+    database: Database, store: AgreementStore, calendar: str, version: int | None, year: int
+) -> ClosedDayList:
+    """Get the closed days of a year by a version of the SLA in any state; without one, by that in force.
+
+    Raises NoSla, NoSuchVersion, NoSuchCalendar.
+    """
+    async with database.read_transaction() as conn:
+        number = version if version is not None else await store.active_version(conn)
+        if number is None:
+            raise NoSla("no SLA is in force")
+        content = (await store.get(number, conn)).content
+    sla = Sla.model_validate(content, context=SKIP_PATTERN_CHECKS)
+    terms = sla.calendars.get(calendar)
+    if terms is None:
+        raise NoSuchCalendar(sorted(sla.calendars))
+    first, last = date(year, 1, 1), date(year, 12, 31)
+    # In a thread: the first read of a country's holidays takes half a second.
+    items = await asyncio.to_thread(lambda: list(list_closed_days(terms, first, last, public_holidays)))
+    return ClosedDayList(items, terms.timezone, number)
