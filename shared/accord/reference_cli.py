@@ -38,7 +38,7 @@ def generated(modules: Sequence[str]) -> dict[str, str]:
 
 
 def _settings_of(module: str) -> type[Settings]:
-    found: type[Settings] = importlib.import_module(module.partition(".")[0] + ".settings").Settings
+    found: type[Settings] = importlib.import_module(module).Settings  # that its `build` takes
     return found
 
 

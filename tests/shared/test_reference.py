@@ -30,7 +30,8 @@ def test_a_reference_names_every_route_with_what_it_takes_and_is_found_when_it_i
     said = capsys.readouterr().err
     assert "kit-main.md: run `make reference`" in said
     assert "kit-main.json: run `make reference`" in said
-    assert list(tmp_path.iterdir()) == [page_path]
+    assert set(tmp_path.iterdir()) == {page_path, tmp_path / "settings.md"}
+    assert "## kit-main" in (tmp_path / "settings.md").read_text()
     assert page_path.read_text() == "old"
 
 
