@@ -322,6 +322,22 @@ async def test_revert_of_merge_within_one_batch_returns_all_keys(accord: Running
     await sequences_have_no_gap(accord)
 
 
+async def test_chain_of_merges_leads_to_its_end_however_long(accord: Running) -> None:
+    """Each older than all before, so that each survives those before."""
+    days = [f"2026-01-{day:02}T00:00:00Z" for day in range(28, 3, -1)]
+    first, *others = [
+        await lead_of(accord, external_id=f"c{number}", occurred_at=day) for number, day in enumerate(days)
+    ]
+    last = first
+    for other in others:
+        assert (await merge(accord, last, other))["survivor_id"] == other
+        last = other
+    found = await lead_as_seen(accord, first)
+    assert (found["lead_id"], len(found["merged"])) == (last, 24)
+    answer = await accord.marketing.post("/v1/activities", {"lead_id": first, "kind": "page.viewed", "by": "lead"})
+    assert (answer.status_code, answer.json().get("lead_id")) == (202, last)
+
+
 async def test_chain_of_merges_is_reverted_from_its_end(accord: Running) -> None:
     ids = [
         await lead_of(accord, external_id=name, occurred_at=f"2026-01-0{3 - place}T00:00:00Z")

@@ -35,7 +35,8 @@ from intake.leads.service.normalization import parse_email
 from intake.leads.service.submissions import NO_ADDRESS, future_time_error
 from intake.leads.service.unit_of_work import retry_on_conflict
 
-_MERGES_FOLLOWED_MAX = 20
+_TRIES_MAX = 20
+"""For leads that are merged again until they are locked."""
 
 
 class ActivityRequest(Struct, frozen=True):
@@ -138,14 +139,11 @@ async def _lock_leads_of(connection: asyncpg.Connection, requests: Sequence[Acti
         request.activity.lead_id if key is None else found.get(key) for request, key in zip(requests, keys, strict=True)
     ]
     locked = await lead_queries.lock_leads(connection, {lead_id for lead_id in named if lead_id is not None})
-    for _ in range(_MERGES_FOLLOWED_MAX):
-        moved = {
-            lead.lead_id: lead.merged_into
-            for lead in locked.values()
-            if lead.merged_into and lead.lead_id in set(named)
-        }
-        if not moved:
+    for _ in range(_TRIES_MAX):
+        merged = {lead_id for lead_id in named if lead_id in locked and locked[lead_id].merged_into}
+        if not merged:
             break
+        moved = await merge_group.find_survivors(connection, merged)
         named = [moved.get(lead_id, lead_id) if lead_id else None for lead_id in named]
         missing = {lead_id for lead_id in named if lead_id is not None and lead_id not in locked}
         locked |= await lead_queries.lock_leads(connection, missing) if missing else {}

@@ -13,8 +13,10 @@ from accord.db import connection_of
 from intake.leads.domain.keys import IdentityKey, IdentityKind
 from intake.leads.domain.lead import Lead
 from intake.leads.queries.leads import find_key_owners, read_lead, read_leads
+from intake.leads.queries.merge_group import find_survivors
 
-_MERGES_FOLLOWED_MAX = 20
+_TRIES_MAX = 20
+"""For a lead that is merged again between two statements."""
 _MERGED_SHOWN_MAX = 100
 _EXTERNAL = """
 SELECT wanted.lead_id, k.source, k.external_id AS id
@@ -45,10 +47,11 @@ async def find_lead(conn: AsyncConnection, lead_id: UUID) -> FoundLead | None:
     """The lead, or the one into which it was merged."""
     connection = await connection_of(conn)
     lead = await read_lead(connection, lead_id)
-    for _ in range(_MERGES_FOLLOWED_MAX):
+    for _ in range(_TRIES_MAX):
         if lead is None or lead.merged_into is None:
             break
-        lead = await read_lead(connection, lead.merged_into)
+        survivors = await find_survivors(connection, [lead.lead_id])
+        lead = await read_lead(connection, survivors.get(lead.lead_id, lead.merged_into))
     return None if lead is None else await load_details(connection, lead)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 import asyncpg
@@ -20,12 +21,26 @@ WITH RECURSIVE up AS (
 )
 SELECT lead_id FROM members ORDER BY depth, lead_id
 """
+_SURVIVORS = f"""
+WITH RECURSIVE up AS (
+    SELECT lead_id AS asked, lead_id, merged_into, 0 AS depth FROM lead WHERE lead_id = ANY ($1::uuid[])
+    UNION ALL
+    SELECT up.asked, l.lead_id, l.merged_into, up.depth + 1 FROM up JOIN lead l ON l.lead_id = up.merged_into
+    WHERE up.depth < {_DEPTH_MAX}
+)
+SELECT asked, lead_id FROM up WHERE merged_into IS NULL
+"""
 _ERASED = "SELECT id FROM erased_id WHERE id = ANY ($1::uuid[])"
 
 
 async def find_lead_ids(connection: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
     """The survivor under this id first, and all that were merged into it; none if there is no such lead."""
     return [row[0] for row in await connection.fetch(_MERGE_GROUP, lead_id)]
+
+
+async def find_survivors(connection: asyncpg.Connection, lead_ids: Collection[UUID]) -> dict[UUID, UUID]:
+    """The survivor under each of these ids that is known; itself where it was not merged."""
+    return {row[0]: row[1] for row in await connection.fetch(_SURVIVORS, list(lead_ids))}
 
 
 async def find_erased(connection: asyncpg.Connection, ids: list[UUID]) -> set[UUID]:
