@@ -185,11 +185,18 @@ async def test_policy_evaluates_corrected_record(accord: Running, template: dict
     assert (await patch(accord.marketing, lead, {"attributes": {"employee_count": "many"}})).status_code == 422
 
 
-async def test_pending_lead_can_be_corrected_and_stays_pending(accord: Running, template: dict[str, Any]) -> None:
+async def test_pending_lead_is_corrected_by_its_submission(accord: Running, template: dict[str, Any]) -> None:
+    """What is corrected at the lead itself would be lost when the submission is released as it came."""
     await accord.sign(template)
     lead = await lead_of(accord, **ADA, attributes={**GOOD, "industry": "111110"})
     answer = await patch(accord.marketing, lead, {"email": "ada@hooli.example"})
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["pending"], answer.json()["verdict"]) == (True, "quarantined")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/lead-is-pending")
+    (waiting,) = (await accord.marketing.get("/v1/quarantine")).json()["items"]
+    corrected = await accord.marketing.post(
+        f"/v1/quarantine/{waiting['submission_id']}/correct",
+        {"fields": {"email": "ada@hooli.example", "attributes": {"industry": "541511"}}},
+    )
+    assert (corrected.status_code, corrected.json()["verdict"]) == (200, "accepted")
+    seen = (await accord.marketing.get(f"/v1/leads/{lead}")).json()
+    assert (seen["pending"], seen["person"]["email"]) == (False, "ada@hooli.example")
     assert await keys(accord) == {"ada@hooli.example", "+12025550143"}
-    assert not [event for event in await accord.events() if event["type"] in ("lead.captured.v1", "lead.updated.v1")]

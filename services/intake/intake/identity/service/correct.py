@@ -70,8 +70,20 @@ class LeadCorrector:
                 raise precondition_failed()
             if not request.values.model_fields_set:
                 return found
+            if lead.pending:
+                raise _is_pending()
             after = await _correct(unit_of_work, found, owners, values, request, active_policy)
             return replace(found, lead=after)
+
+
+def _is_pending() -> Problem:
+    """A release takes the submission as it waits, so a correction of the lead would be lost."""
+    return Problem(
+        409,
+        "lead-is-pending",
+        "The lead waits in quarantine",
+        "Nobody else knows it yet. Correct the submission that it waits by: POST /v1/quarantine/{submission_id}/correct.",
+    )
 
 
 class _NormalizedCorrection(Struct, frozen=True):
