@@ -411,6 +411,11 @@ async def test_attribution_sums_to_the_wins_also_without_a_touch(
     ]
     for model in ("first", "last", "u_shaped", "w_shaped", "full_path"):
         assert unattributed in await shares(model)
+    named, unnamed = [(await client.get("/v1/attribution", params=params)).json() for params in ({"stage": "won"}, {})]
+    assert named == unnamed
+    wins = (await client.get("/v1/wins")).json()
+    assert wins["items"] == (await client.get("/v1/wins", params={"stage": "won"})).json()["items"]
+    assert len(wins["items"]) == 2
     params = {"stage": "won", "by": "campaign"}
     table = await client.get("/v1/attribution", params=params, headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(table.text)))
@@ -537,7 +542,6 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel/leads", {"stage": "won", "figure": "lost"}, "figure"),
     ("/v1/funnel/leads", {"stage": "won", "cursor": "abc"}, "cursor"),
     ("/v1/pipeline", {"stage": "demo"}, "stage"),
-    ("/v1/attribution", {}, "stage"),
     ("/v1/attribution", {"stage": "demo"}, "stage"),
     ("/v1/attribution", {"stage": "won", "model": "guess"}, "model"),
     ("/v1/pipeline", {"close_from": "2027-02-01", "close_to": "2027-02-01"}, "close_to"),

@@ -107,7 +107,12 @@ class PeriodWinsQuery(BaseModel):
     mode: Mode = Field(
         default="period", description="`period`: won in the period. `cohort`: of leads captured in it, won at any time."
     )
-    stage: str = Field(max_length=100, description="The stage that counts as won.", examples=["won"])
+    stage: str | None = Field(
+        default=None,
+        max_length=100,
+        description="The stage that counts as won. Default: the definition's first of the kind `won`.",
+        examples=["won"],
+    )
 
 
 class WinsQuery(PeriodWinsQuery):

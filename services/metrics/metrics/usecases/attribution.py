@@ -19,7 +19,7 @@ from metrics.domain.report_query import ReportQuery
 from metrics.queries import attribution as attribution_query
 from metrics.queries import stages as stages_query
 from metrics.queries.attribution import AttributedWin
-from metrics.usecases.reports import LEAD_TOPICS, UnknownStage
+from metrics.usecases.reports import LEAD_TOPICS, require_win
 
 Dimension = Literal["source", "campaign"]
 WINS_MAX = 20_000
@@ -48,18 +48,17 @@ class AttributionReport(Struct, frozen=True):
 
 
 async def get_attribution(
-    database: Database, query: ReportQuery, stage: str, model: Model, by: Dimension
+    database: Database, query: ReportQuery, stage: str | None, model: Model, by: Dimension
 ) -> AttributionReport:
     """Get the credit of each source or campaign. Raises UnknownStage and TooManyWins."""
     async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
         stages = await stages_query.fetch_stages(conn)
-        if stage not in stages.by_key:
-            raise UnknownStage(stage)
+        won = require_win(stages, stage)
         opened = [known.key for known in stages.sales_path if known.kind == "open"]
         as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
         last_open = opened[-1] if opened else None
-        wins = await attribution_query.fetch_attributed_wins(conn, query, stage, last_open, WINS_MAX + 1)
+        wins = await attribution_query.fetch_attributed_wins(conn, query, won, last_open, WINS_MAX + 1)
         if len(wins) > WINS_MAX:
             raise TooManyWins
         touches = await attribution_query.fetch_touches(conn, [found.win.lead_id for found in wins])

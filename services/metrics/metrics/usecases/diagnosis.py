@@ -26,7 +26,7 @@ from metrics.queries import stages as stages_query
 from metrics.queries import wins as wins_query
 from metrics.queries.wins import Win, WinCursor, select_period
 from metrics.usecases.plan_progress import PlanInForce, fetch_plan
-from metrics.usecases.reports import LEAD_TOPICS, UnknownStage
+from metrics.usecases.reports import LEAD_TOPICS, require_win
 
 BY_SOURCE = (parse_dimension("source", DIMENSION_NAMES),)
 
@@ -172,14 +172,13 @@ def _compare(
 
 
 async def get_wins(
-    database: Database, query: ReportQuery, stage: str, *, after: WinCursor | None, limit: int
+    database: Database, query: ReportQuery, stage: str | None, *, after: WinCursor | None, limit: int
 ) -> WinPage:
     """Get the wins of a period, the first ones first. Raises UnknownStage."""
     async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
-        if stage not in (await stages_query.fetch_stages(conn)).by_key:
-            raise UnknownStage(stage)
+        won = require_win(await stages_query.fetch_stages(conn), stage)
         as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
-        items = await wins_query.fetch_wins(conn, query, stage, after=after, limit=limit + 1)
+        items = await wins_query.fetch_wins(conn, query, won, after=after, limit=limit + 1)
     page, more = items[:limit], len(items) > limit
     return WinPage(as_of, page, WinCursor(page[-1].won_at, page[-1].lead_id) if more else None)

@@ -289,3 +289,13 @@ def _item_sort_key(cursor: TimelineCursor) -> tuple[datetime, int, int, str]:
 def measure_wait(since: datetime, until: datetime | None) -> timedelta | None:
     """Measure how long a lead had waited when it was last observed; None if that is unknown."""
     return None if until is None else max(until - since, timedelta(0))
+
+
+def require_win(stages: Stages, key: str | None) -> str:
+    """The stage that counts as won: this one, or the definition's first of that kind. Raises UnknownStage."""
+    won = [stage.key for stage in stages.sales_path if stage.kind == "won"]
+    if key is None and not won:
+        raise UnknownStage("none is of the kind won")
+    found = won[0] if key is None else key
+    _require_stages(stages, found)
+    return found
