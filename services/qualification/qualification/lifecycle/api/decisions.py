@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch, precondition_failed
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, validation_error
+from accord.http.problems import Problem, not_found
+from qualification.lifecycle.api.batches import build_refused_row, describe_batch, read_batch
 from qualification.lifecycle.api.models import (
-    ROWS_MAX,
     BatchAnswer,
     DecisionAnswer,
     DecisionRequest,
@@ -43,7 +43,6 @@ from qualification.lifecycle.service.decisions import (
     Author,
     DecisionOutcome,
     DecisionResult,
-    Proposal,
     record_decisions,
 )
 from qualification.lifecycle.service.evaluation_context import EvaluationContexts
@@ -144,22 +143,14 @@ def router(database: Database, contexts: EvaluationContexts) -> APIRouter:
         refused has a `problem` and spoils no other. A CRM may date a row before what it stands on, or before the capture: where its
         place does not allow it and the lead's present stage does, it is taken as the newest decision, dated as it is.
         """
-        require_json(request)
-        rows = parse_rows(await request.body(), "decisions")
-        read = [_parse_row(index, row) for index, row in enumerate(rows)]
+        batch = await read_batch(request, "decisions", _ROW, lambda row: row.proposal(parse_known_reference(row.lead)))
 
-        def encode(answers: Sequence[DecisionOutcome]) -> Answer:
-            left = iter(answers)
-            results = [
-                build_refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
-                for index, row in enumerate(read)
-            ]
-            return Answer(200, _json({"results": results}))
+        def encode(outcomes: Sequence[DecisionOutcome]) -> Answer:
+            return batch.encode(outcomes, _build_outcome_row)
 
-        proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
         result = await record_decisions(
-            database, contexts, proposals, author, idempotency_request, encode, is_batch=True
+            database, contexts, batch.inputs, author, idempotency_request, encode, is_batch=True
         )
         return result.answer.response()
 
@@ -208,42 +199,10 @@ def build_problem(refusal: Refused, at: str = "") -> Problem:
     raise AssertionError(f"{type(refusal).__name__} has no answer")
 
 
-def parse_rows(body: bytes, what: str) -> list[object]:
-    """The rows of a batch. Raises Problem."""
-    try:
-        rows = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise malformed("The body is not well-formed JSON.") from None
-    if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
-        message = f"Must be a list of 1 to {ROWS_MAX} {what}"
-        raise validation_error(f"{message}.", {"pointer": "", "message": message})
-    return rows
-
-
-def invalid_row(index: int, row: object, error: ValidationError) -> Problem:
-    """422 for one row of a batch."""
-    found = from_validation_error(error, row)
-    errors = [{**item, "pointer": f"/{index}{item.get('pointer', '')}"} for item in found.errors]
-    return Problem(422, "validation-failed", found.title, found.text, errors=errors)
-
-
-def _parse_row(index: int, row: object) -> Proposal | Problem:
-    try:
-        parsed = _ROW.validate_python(row)
-    except ValidationError as error:
-        return invalid_row(index, row, error)
-    return parsed.proposal(parse_known_reference(parsed.lead))
-
-
-def _outcome_row(index: int, answer: DecisionOutcome) -> Mapping[str, object]:
+def _build_outcome_row(index: int, answer: DecisionOutcome) -> Mapping[str, object]:
     if isinstance(answer, DecisionResult):
         return {"status": 201, **build_decision_answer(answer)}
     return build_refused_row(build_problem(answer, f"/{index}"))
-
-
-def build_refused_row(problem: Problem) -> Mapping[str, object]:
-    """A row of a batch that was refused."""
-    return {"status": problem.status, "problem": problem.document()}
 
 
 def _json(value: object) -> bytes:
@@ -251,13 +210,10 @@ def _json(value: object) -> bytes:
 
 
 def _batch_body() -> dict[str, Any]:
-    """The batch's body for OpenAPI; it is read by hand, so that one bad row spoils no other."""
     row = DecisionRow.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = row.pop("$defs", {})
     row["properties"] |= {"fields": parts["DecisionFields"] | {"properties": _inlined(parts)}}
-    schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
-    content = {"schema": schema, "example": _ROWS}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return describe_batch(row, _ROWS)
 
 
 def _inlined(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from fastapi import APIRouter, Body, Path, Request, Response
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 
 from accord.contracts.values import Handle, Timestamp
 from accord.db import Database
@@ -18,11 +18,11 @@ from accord.http.conditional import LeadMatch
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
-from accord.http.problems import Problem, not_found, require_json, validation_error_at
+from accord.http.problems import Problem, not_found, validation_error_at
 from qualification.definition.service import DefinitionVersionCache
-from qualification.lifecycle.api.decisions import build_problem, build_refused_row, invalid_row, parse_rows
+from qualification.lifecycle.api.batches import build_refused_row, describe_batch, read_batch
+from qualification.lifecycle.api.decisions import build_problem
 from qualification.lifecycle.api.models import (
-    ROWS_MAX,
     LeadRow,
     RefusedRow,
     RowReference,
@@ -250,7 +250,7 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         summary="Give many leads to people",
         operation_id="assign_batch",
         response_model=AssignmentBatchAnswer,
-        openapi_extra=_batch_body(),
+        openapi_extra=describe_batch(AssignmentBatchRow.model_json_schema(), _ROWS),
     )
     async def assign_leads(
         request: Request,
@@ -262,22 +262,14 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         So a CRM's history of owners is brought in. Each row is answered in its place, with the status and the members that a single
         assignment would have; a row that is refused has a `problem` and spoils no other.
         """
-        require_json(request)
-        rows = parse_rows(await request.body(), "assignments")
-        read = [_parse_batch_row(index, row) for index, row in enumerate(rows)]
+        batch = await read_batch(request, "assignments", _ROW, lambda row: row.change(parse_known_reference(row.lead)))
 
         def encode(outcomes: Sequence[OwnerChangeOutcome]) -> Answer:
-            left = iter(outcomes)
-            results = [
-                build_refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
-                for index, row in enumerate(read)
-            ]
-            return Answer(200, orjson.dumps({"results": results}, option=orjson.OPT_UTC_Z))
+            return batch.encode(outcomes, _build_outcome_row)
 
-        changes = [row for row in read if isinstance(row, OwnerChange)]
         author = Author(caller.name, caller.department)
         routing, rules = await routing_cache.in_force(), await definitions.in_force()
-        done = await assign_by_hand(database, routing, rules, changes, author, idempotency_request, encode)
+        done = await assign_by_hand(database, routing, rules, batch.inputs, author, idempotency_request, encode)
         return done.answer.response()
 
     @routes.get(
@@ -343,15 +335,7 @@ def _result_members(result: OwnerChangeResult) -> dict[str, object]:
     }
 
 
-def _parse_batch_row(index: int, row: object) -> OwnerChange | Problem:
-    try:
-        parsed = _ROW.validate_python(row)
-    except ValidationError as error:
-        return invalid_row(index, row, error)
-    return parsed.change(parse_known_reference(parsed.lead))
-
-
-def _outcome_row(index: int, outcome: OwnerChangeOutcome) -> Mapping[str, object]:
+def _build_outcome_row(index: int, outcome: OwnerChangeOutcome) -> Mapping[str, object]:
     if isinstance(outcome, OwnerChangeResult):
         return {"status": 201 if outcome.changed else 200, **_result_members(outcome)}
     return build_refused_row(_build_problem(outcome, f"/{index}"))
@@ -371,10 +355,3 @@ def _build_problem(refusal: Refused | UnknownOwner | InvalidMoment, at: str = ""
         f"{message}. Add the person under `people`, or to a pool.",
         errors=[{"pointer": f"{at}/owner", "message": message}],
     )
-
-
-def _batch_body() -> dict[str, Any]:
-    """The batch's body for OpenAPI; it is read by hand, so that one bad row spoils no other."""
-    row = AssignmentBatchRow.model_json_schema()
-    schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": _ROWS}}}}
