@@ -91,23 +91,23 @@ def _create_clock(event: ClockEvent) -> Clock:
 def _apply(clock: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
     match event:
         case ClockStarted():  # again, if a correction removed what had settled it
-            return _settle(_breach(clock, None, event.sequence), None, None, event.sequence)
+            return _set_settlement(_set_breach(clock, None, event.sequence), None, None, event.sequence)
         case ClockAtRisk():
             return replace(clock, warned_fraction=max(clock.warned_fraction or 0, event.fraction))
         case ClockBreached():  # after a settlement too, if a correction removed the answer
-            return _settle(_breach(clock, event.occurred_at, event.sequence), None, None, event.sequence)
+            return _set_settlement(_set_breach(clock, event.occurred_at, event.sequence), None, None, event.sequence)
         case ClockMet():
-            return _settle(clock, "met_late" if event.late else "met", event.occurred_at, event.sequence)
+            return _set_settlement(clock, "met_late" if event.late else "met", event.occurred_at, event.sequence)
         case BreachWithdrawn():
-            return _settle(_breach(clock, None, event.sequence), "met", event.met_at, event.sequence)
+            return _set_settlement(_set_breach(clock, None, event.sequence), "met", event.met_at, event.sequence)
         case ClockCancelled():
-            return _settle(clock, "cancelled", event.occurred_at, event.sequence)
+            return _set_settlement(clock, "cancelled", event.occurred_at, event.sequence)
         case _:
             return clock
 
 
-def _breach(clock: Clock, at: datetime | None, sequence: int) -> Clock:
-    """The clock with this breach, or without one, unless a later event spoke of it."""
+def _set_breach(clock: Clock, at: datetime | None, sequence: int) -> Clock:
+    """The clock with this breach, or without one, unless a later event has set it."""
     if sequence < clock.breach_sequence:
         return clock
     state = clock.state
@@ -116,8 +116,8 @@ def _breach(clock: Clock, at: datetime | None, sequence: int) -> Clock:
     return replace(clock, breached_at=at, state=state, breach_sequence=sequence)
 
 
-def _settle(clock: Clock, settlement: ClockState | None, at: datetime | None, sequence: int) -> Clock:
-    """The clock with this settlement, or without one, unless a later event spoke of it."""
+def _set_settlement(clock: Clock, settlement: ClockState | None, at: datetime | None, sequence: int) -> Clock:
+    """The clock with this settlement, or without one, unless a later event has set it."""
     if sequence < clock.settlement_sequence:
         return clock
     state = settlement or ("running" if clock.breached_at is None else "breached")

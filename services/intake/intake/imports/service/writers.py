@@ -261,7 +261,9 @@ class DryRun(ChunkWriter):
     async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
         submissions = _select_submissions(chunk.lines, active_policy)
-        preview = DryRunPreview(await self._known({key for one in submissions.values() for key in one.keys}))
+        preview = DryRunPreview(
+            await self._find_leads_by_key({key for one in submissions.values() for key in one.keys})
+        )
         results: list[Result] = []
         failures: list[Failure] = []
         qualities: list[Quality] = []
@@ -305,9 +307,9 @@ class DryRun(ChunkWriter):
         failure = self._failure(line, "rejected", describe_rejection(quality)) if outcome == "rejected" else None
         return Result(number, outcome, quality.verdict), failure, evaluation
 
-    async def _known(self, keys: Collection[IdentityKey]) -> dict[IdentityKey, object]:
-        """What stands for the lead of each key: of leads that are there, and of rows that have been foreseen. Where an id is guessed, also
-        which of them have an address."""
+    async def _find_leads_by_key(self, keys: Collection[IdentityKey]) -> dict[IdentityKey, object]:
+        """The lead of each key that has one: an id of a stored lead, or what stands for a lead that an earlier row would create. Where ids
+        are guessed, also which of these leads have an address."""
         known = await self._find_previewed(keys)
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
