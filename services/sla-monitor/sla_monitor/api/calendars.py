@@ -1,6 +1,7 @@
 """HTTP: explains when something would be due, and lists the days on which a calendar of the SLA is closed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
@@ -44,12 +45,8 @@ def router(database: Database, store: AgreementStore, sla_cache: SlaVersionCache
     ) -> DueAnswer:
         """The moment at which the business time has passed since the start, with each stretch in between explained."""
         amount = _parse_business(business)
-        try:
+        with _unknown_as_not_found():
             explanation = await explain_due(database, sla_cache, calendar, start, amount)
-        except NoSla:
-            raise _no_sla() from None
-        except NoSuchCalendar as error:
-            raise _no_such_calendar(error.available) from None
         return DueAnswer(
             due=explanation.due,
             timezone=explanation.zone,
@@ -73,14 +70,8 @@ def router(database: Database, store: AgreementStore, sla_cache: SlaVersionCache
         _caller: Caller = require("sla:read"),
     ) -> ClosedDaysAnswer:
         """The days on which the calendar is closed though its week is open; a Saturday of a Monday-to-Friday week is not listed."""
-        try:
+        with _unknown_as_not_found():
             found = await get_closed_days(database, store, calendar, version, year)
-        except NoSla:
-            raise _no_sla() from None
-        except NoSuchVersion:
-            raise not_found("version") from None
-        except NoSuchCalendar as error:
-            raise _no_such_calendar(error.available) from None
         return ClosedDaysAnswer(
             calendar=calendar,
             year=year,
@@ -92,13 +83,18 @@ def router(database: Database, store: AgreementStore, sla_cache: SlaVersionCache
     return routes
 
 
-def _no_sla() -> Problem:
-    return Problem(404, "not-found", "No SLA is in force", "Without an SLA there is no calendar.")
-
-
-def _no_such_calendar(available: Sequence[str]) -> Problem:
-    names = f"these: {', '.join(available)}" if available else "none"
-    return Problem(404, "not-found", "No such calendar", f"This version of the SLA has {names}.")
+@contextmanager
+def _unknown_as_not_found() -> Iterator[None]:
+    """Turns an SLA, a version or a calendar that is not there into Problem 404."""
+    try:
+        yield
+    except NoSla:
+        raise Problem(404, "not-found", "No SLA is in force", "Without an SLA there is no calendar.") from None
+    except NoSuchVersion:
+        raise not_found("version") from None
+    except NoSuchCalendar as error:
+        names = f"these: {', '.join(error.available)}" if error.available else "none"
+        raise Problem(404, "not-found", "No such calendar", f"This version of the SLA has {names}.") from None
 
 
 def _parse_business(text: str) -> timedelta:
