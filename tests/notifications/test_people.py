@@ -156,31 +156,27 @@ async def test_what_was_met_or_cancelled_in_quiet_hours_is_not_sent(desk, receiv
     assert sorted(one["state"] for one in await desk.deliveries()) == ["delivered", "dropped", "dropped"]
 
 
-async def test_what_was_met_between_two_attempts_is_not_sent_again(desk, receiver):
-    await desk.subscribe(receiver.url, channel="slack", event_types=["sla.at_risk.v1"])
+@pytest.mark.parametrize(
+    ("event_type", "make_event", "make_settling_event", "why"),
+    [
+        ("sla.at_risk.v1", at_risk, met, "the clause was met"),
+        ("sla.breached.v1", breached, acknowledged, "the breach was acknowledged"),
+    ],
+)
+async def test_message_that_is_settled_between_two_attempts_is_not_sent_again(
+    desk, receiver, event_type, make_event, make_settling_event, why
+):
+    await desk.subscribe(receiver.url, channel="slack", event_types=[event_type])
     receiver.answer(Reply(503))
     clock = uuid7()
-    await desk.publish(at_risk(clock))
+    await desk.publish(make_event(clock))
     await desk.step()
-    await desk.publish(met(clock))
-    await desk.pass_time(timedelta(seconds=10))
-    await desk.step()
-    assert len(receiver.requests) == 1
-    assert (await desk.only_delivery())["state"] == "dropped"
-
-
-async def test_acknowledged_breach_is_not_sent_again(desk, receiver):
-    await desk.subscribe(receiver.url, channel="slack", event_types=["sla.breached.v1"])
-    receiver.answer(Reply(503))
-    clock = uuid7()
-    await desk.publish(breached(clock))
-    await desk.step()
-    await desk.publish(acknowledged(clock))
+    await desk.publish(make_settling_event(clock))
     await desk.pass_time(timedelta(seconds=10))
     await desk.step()
     assert len(receiver.requests) == 1
     delivery = await desk.only_delivery()
-    assert (delivery["state"], delivery["error"].split(" on ")[0]) == ("dropped", "the breach was acknowledged")
+    assert (delivery["state"], delivery["error"].split(" on ")[0]) == ("dropped", why)
 
 
 async def test_what_is_met_while_it_is_sent_is_not_sent_again(desk, receiver):
