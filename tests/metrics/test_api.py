@@ -1,7 +1,9 @@
 """The reports over HTTP: requests, responses and refused input."""
 
+import base64
 import csv
 import io
+import json
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from hashlib import sha256
@@ -165,6 +167,12 @@ async def test_every_figure_lists_its_leads(client: Client, four_leads: list[str
     assert rest.json()["next_cursor"] is None
     durations = [item["duration_s"] for item in items]
     assert durations == sorted(durations, reverse=True)
+    *place, _ = json.loads(base64.urlsafe_b64decode(page["next_cursor"] + "=="))
+    forged = base64.urlsafe_b64encode(json.dumps([*place, "no-lead"]).encode()).rstrip(b"=").decode()
+    refused = await client.get(
+        "/v1/velocity/leads", params={"stage": "inquiry", "limit": 3, "by": "source", "cursor": forged}
+    )
+    assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "cursor")
     done = (await client.get("/v1/velocity/leads", params={"between": "inquiry,won", "state": "done"})).json()["items"]
     assert [(item["lead_id"], item["to"], item["duration_s"]) for item in done] == [(four_leads[0], "won", 86_400)]
     won = (await client.get("/v1/velocity/leads", params={"stage": "won"})).json()["items"]

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +23,12 @@ def wants_csv(request: Request) -> bool:
     weights = dict(_parse_accept(request.headers.get("accept", "")))
     csv_weight = weights.get(MEDIA_TYPE, 0.0)
     return csv_weight > 0 and csv_weight >= weights.get("application/json", 0.0)
+
+
+def table_responses(example: object = None) -> dict[int | str, dict[str, Any]]:
+    """For a FastAPI route that answers with JSON or, where that is asked for, with the same table as CSV."""
+    content: dict[str, Any] = {} if example is None else {"application/json": {"example": example}}
+    return {200: {"content": {**content, MEDIA_TYPE: {"schema": {"type": "string"}}}}}
 
 
 def _parse_accept(accept: str) -> Iterator[tuple[str, float]]:

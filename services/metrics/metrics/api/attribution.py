@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from accord.contracts.values import DecimalText
 from accord.db import Database
-from accord.http.csv_tables import Cell, csv_response, wants_csv
+from accord.http.csv_tables import Cell, csv_response, table_responses, wants_csv
 from accord.http.problems import parameter_error
 from metrics.api.definitions import Answer
-from metrics.api.parameters import PeriodWinsQuery, Reader, build_wins_query
+from metrics.api.parameters import PeriodWinsQuery, Reader, build_wins_query, unknown_stage_at
 from metrics.domain.attribution import DESCRIPTIONS, MODEL_DESCRIPTIONS, Model
 from metrics.usecases.attribution import (
     WIN_UNITS,
@@ -26,7 +26,6 @@ from metrics.usecases.attribution import (
     TooManyWins,
     get_attribution,
 )
-from metrics.usecases.reports import UnknownStage
 
 
 class AttributionQuery(PeriodWinsQuery):
@@ -83,18 +82,13 @@ def attribution_router(database: Database) -> APIRouter:
         summary="How wins and revenue are shared among the touches before them",
         operation_id="attribution",
         response_model=AttributionOut,
-        responses={
-            200: {"content": {"application/json": {"example": _EXAMPLE}, "text/csv": {"schema": {"type": "string"}}}}
-        },
+        responses=table_responses(_EXAMPLE),
     )
     async def attribution(request: Request, parameters: Annotated[AttributionQuery, Query()], caller: Reader) -> Any:
         query = build_wins_query(parameters)
         try:
-            report = await get_attribution(database, query, parameters.stage, parameters.model, parameters.by)
-        except UnknownStage as error:
-            raise parameter_error(
-                "stage", f"names a stage that the definition in force does not have: {error}"
-            ) from None
+            with unknown_stage_at():
+                report = await get_attribution(database, query, parameters.stage, parameters.model, parameters.by)
         except TooManyWins:
             raise parameter_error("from", f"and to must bound a period of at most {WINS_MAX} wins") from None
         if wants_csv(request):

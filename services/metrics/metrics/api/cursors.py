@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
+from typing import Any, TypeVar
 
+from accord.http.paging import decode_cursor
 from accord.http.problems import parameter_error
+
+T = TypeVar("T")
 
 
 def fingerprint(*query: object) -> str:
-    """A short digest of what a list was asked for."""
+    """A short digest of what a list was asked for; the first part of its cursors."""
     return sha256(repr(query).encode()).hexdigest()[:16]
 
 
-def require_same_query(found: str, expected: str) -> None:
-    """Raises Problem 422 unless the cursor is of this query."""
-    if found != expected:
+def decode_cursor_of(query: str, cursor: str | None, make: Callable[..., T], *types: type[Any]) -> T | None:
+    """`make` of the place in a cursor of the query with this fingerprint, None without a cursor. Raises Problem 422 for any other."""
+    values = decode_cursor(cursor, str, *types)
+    if values is None:
+        return None
+    found, *place = values
+    if found != query:
         raise parameter_error("cursor", "is of another query: begin without it")
+    return make(*place)

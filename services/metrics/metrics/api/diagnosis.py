@@ -17,13 +17,13 @@ from starlette.responses import Response
 from accord.agreements import AgreementStore
 from accord.contracts.values import Day, DecimalText
 from accord.db import Database
-from accord.http.csv_tables import Cell, csv_response, wants_csv
+from accord.http.csv_tables import Cell, csv_response, table_responses, wants_csv
 from accord.http.openapi import problems
-from accord.http.paging import decode_cursor, encode_cursor
+from accord.http.paging import encode_cursor
 from accord.http.problems import not_found, parameter_error
-from metrics.api.cursors import fingerprint, require_same_query
+from metrics.api.cursors import decode_cursor_of, fingerprint
 from metrics.api.definitions import Answer
-from metrics.api.parameters import Reader, WinsParameters, build_wins_query
+from metrics.api.parameters import Reader, WinsParameters, build_wins_query, unknown_stage_at
 from metrics.api.plan_progress import PlanRef, describe_plan
 from metrics.domain.diagnosis import METHOD_DESCRIPTIONS, Method, list_factors
 from metrics.domain.money import decimal_places, minor_units, round_decimal
@@ -37,7 +37,6 @@ from metrics.usecases.diagnosis import (
     get_wins,
 )
 from metrics.usecases.plan_progress import NoPlan
-from metrics.usecases.reports import UnknownStage
 
 FactorName = Literal["volume", "conversion", "cycle_time", "deal_size"]
 
@@ -190,10 +189,6 @@ _WINS_EXAMPLE = {
 }
 
 
-def _content(example: object) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}, "text/csv": {"schema": {"type": "string"}}}}}
-
-
 def diagnosis_router(database: Database, plans: AgreementStore) -> APIRouter:
     """The routes of the diagnosis and of the wins over this database."""
     router = APIRouter(prefix="/v1", tags=["plan"])
@@ -203,7 +198,7 @@ def diagnosis_router(database: Database, plans: AgreementStore) -> APIRouter:
         summary="Why revenue differs from the plan, by factor and source",
         operation_id="plan_diagnosis",
         response_model=DiagnosisOut,
-        responses={**_content(_DIAGNOSIS_EXAMPLE), **problems(404)},
+        responses={**table_responses(_DIAGNOSIS_EXAMPLE), **problems(404)},
     )
     async def diagnosis(request: Request, parameters: Annotated[DiagnosisQuery, Query()], caller: Reader) -> Any:
         try:
@@ -219,36 +214,23 @@ def diagnosis_router(database: Database, plans: AgreementStore) -> APIRouter:
         summary="The wins of a period with their amounts",
         operation_id="wins",
         response_model=WinsOut,
-        responses=_content(_WINS_EXAMPLE),
+        responses=table_responses(_WINS_EXAMPLE),
     )
     async def wins(request: Request, parameters: WinsParameters, caller: Reader) -> Any:
         query = build_wins_query(parameters)
         mark = fingerprint(query, parameters.stage)
-        try:
+        with unknown_stage_at():
             page = await get_wins(
                 database,
                 query,
                 parameters.stage,
-                after=_decode_cursor(parameters.cursor, mark),
+                after=decode_cursor_of(mark, parameters.cursor, WinCursor, datetime, UUID),
                 limit=parameters.limit,
             )
-        except UnknownStage as error:
-            raise parameter_error(
-                "stage", f"names a stage that the definition in force does not have: {error}"
-            ) from None
         next_cursor = None if page.next is None else encode_cursor(mark, page.next.won_at, page.next.lead_id)
         return _wins_to_csv(page, next_cursor) if wants_csv(request) else _wins_to_json(page, next_cursor)
 
     return router
-
-
-def _decode_cursor(cursor: str | None, mark: str) -> WinCursor | None:
-    values = decode_cursor(cursor, str, datetime, UUID)
-    if values is None:
-        return None
-    found, won_at, lead_id = values
-    require_same_query(found, mark)
-    return WinCursor(won_at, lead_id)
 
 
 def _money(report: DiagnosisReport, units: int) -> DecimalText:

@@ -13,16 +13,15 @@ from starlette.responses import Response
 
 from accord.contracts.values import StageKind
 from accord.db import Database
-from accord.http.csv_tables import Cell, csv_response, wants_csv
-from accord.http.paging import decode_cursor, encode_cursor
-from accord.http.problems import parameter_error
-from metrics.api.cursors import fingerprint, require_same_query
+from accord.http.csv_tables import Cell, csv_response, table_responses, wants_csv
+from accord.http.paging import encode_cursor
+from metrics.api.cursors import decode_cursor_of, fingerprint
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
-from metrics.api.parameters import FunnelLeadsParameters, FunnelParameters, Reader, build_query
+from metrics.api.parameters import FunnelLeadsParameters, FunnelParameters, Reader, build_query, unknown_stage_at
 from metrics.domain.funnel import Group, describe_funnel
 from metrics.domain.report_query import ReportQuery
 from metrics.queries.funnel import FunnelCursor
-from metrics.usecases.reports import FunnelLeadPage, FunnelReport, UnknownStage, get_funnel, get_funnel_leads
+from metrics.usecases.reports import FunnelLeadPage, FunnelReport, get_funnel, get_funnel_leads
 
 Interval = tuple[float, float]
 
@@ -150,9 +149,6 @@ _EXAMPLE = {
     ],
     "anomalies": {"stage_before_capture": 1},
 }
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _EXAMPLE}, "text/csv": {"schema": {"type": "string"}}}}
-}
 
 
 def funnel_router(database: Database) -> APIRouter:
@@ -164,7 +160,7 @@ def funnel_router(database: Database) -> APIRouter:
         summary="How many leads reached each stage",
         operation_id="funnel",
         response_model=FunnelOut,
-        responses=RESPONSES,
+        responses=table_responses(_EXAMPLE),
     )
     async def funnel(request: Request, parameters: FunnelParameters, caller: Reader) -> Any:
         query = build_query(parameters)
@@ -176,28 +172,20 @@ def funnel_router(database: Database) -> APIRouter:
         summary="The leads behind a figure of the funnel, the first captured first",
         operation_id="funnel_leads",
         response_model=FunnelLeadsOut,
-        responses={
-            200: {
-                "content": {"application/json": {"example": _LEADS_EXAMPLE}, "text/csv": {"schema": {"type": "string"}}}
-            }
-        },
+        responses=table_responses(_LEADS_EXAMPLE),
     )
     async def leads(request: Request, parameters: FunnelLeadsParameters, caller: Reader) -> Any:
         query = build_query(parameters)
         mark = fingerprint(query, parameters.stage, parameters.figure)
-        try:
+        with unknown_stage_at():
             page = await get_funnel_leads(
                 database,
                 query,
                 parameters.stage,
                 parameters.figure,
-                after=_decode_cursor(parameters.cursor, mark),
+                after=decode_cursor_of(mark, parameters.cursor, FunnelCursor, datetime, UUID),
                 limit=parameters.limit,
             )
-        except UnknownStage as error:
-            raise parameter_error(
-                "stage", f"names a stage that the definition in force does not have: {error}"
-            ) from None
         next_cursor = None if page.next is None else encode_cursor(mark, page.next.captured_at, page.next.lead_id)
         if wants_csv(request):
             return _leads_to_csv(query, page, next_cursor)
@@ -214,15 +202,6 @@ def funnel_router(database: Database) -> APIRouter:
         return FunnelLeadsOut(as_of=page.as_of, items=items, next_cursor=next_cursor)
 
     return router
-
-
-def _decode_cursor(cursor: str | None, mark: str) -> FunnelCursor | None:
-    values = decode_cursor(cursor, str, datetime, UUID)
-    if values is None:
-        return None
-    found, captured_at, lead_id = values
-    require_same_query(found, mark)
-    return FunnelCursor(captured_at, lead_id)
 
 
 def _leads_to_csv(query: ReportQuery, page: FunnelLeadPage, next_cursor: str | None) -> Response:

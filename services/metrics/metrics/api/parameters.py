@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -25,7 +26,7 @@ from metrics.domain.report_query import (
     parse_dimensions,
     parse_filter,
 )
-from metrics.usecases.reports import StagePair
+from metrics.usecases.reports import StagePair, UnknownStage
 
 _WHERE_MAX = 10
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Timestamp)
@@ -156,12 +157,18 @@ VelocityParameters = Annotated[VelocityQuery, Query()]
 VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
 
+@contextmanager
+def unknown_stage_at(parameter: str = "stage") -> Iterator[None]:
+    """Turns UnknownStage into Problem 422 at this parameter."""
+    try:
+        yield
+    except UnknownStage as error:
+        raise parameter_error(parameter, f"names a stage that the definition in force does not have: {error}") from None
+
+
 def build_query(parameters: ReportParameters) -> ReportQuery:
     """Build the query from its parameters. Raises Problem 422 naming the parameter."""
-    zone = check_zone(parameters.timezone)
-    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
-    if since and until and since >= until:
-        raise parameter_error("to", "must be after from")
+    since, until = parse_bounds(parameters.from_, parameters.to, check_zone(parameters.timezone))
     return ReportQuery(
         mode=parameters.mode,
         order=parameters.order if isinstance(parameters, FunnelQuery) else "any",
@@ -176,18 +183,23 @@ def build_query(parameters: ReportParameters) -> ReportQuery:
 
 def build_wins_query(parameters: PeriodWinsQuery) -> ReportQuery:
     """Build the query of wins from its parameters. Raises Problem 422 naming the parameter."""
-    zone = check_zone(parameters.timezone)
-    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
-    if since and until and since >= until:
-        raise parameter_error("to", "must be after from")
+    since, until = parse_bounds(parameters.from_, parameters.to, check_zone(parameters.timezone))
     return ReportQuery(
         mode=parameters.mode,
         entry="last",
         since=since,
         until=until,
         where=parse_filters(parameters.where),
-        timezone=zone,
+        timezone=parameters.timezone,
     )
+
+
+def parse_bounds(since: str | None, until: str | None, zone: str) -> tuple[datetime | None, datetime | None]:
+    """Parse `from` and `to`, whose days begin in a zone. Raises Problem 422."""
+    bounds = parse_moment("from", since, zone), parse_moment("to", until, zone)
+    if bounds[0] and bounds[1] and bounds[0] >= bounds[1]:
+        raise parameter_error("to", "must be after from")
+    return bounds
 
 
 def parse_stage_pair(text: str | None) -> StagePair | None:

@@ -15,12 +15,20 @@ from starlette.responses import Response
 
 from accord.contracts.values import Day, DecimalText
 from accord.db import Database
-from accord.http.csv_tables import Cell, csv_response, wants_csv
-from accord.http.paging import decode_cursor, encode_cursor
+from accord.http.csv_tables import Cell, csv_response, table_responses, wants_csv
+from accord.http.paging import encode_cursor
 from accord.http.problems import parameter_error
-from metrics.api.cursors import fingerprint, require_same_query
+from metrics.api.cursors import decode_cursor_of, fingerprint
 from metrics.api.definitions import Answer
-from metrics.api.parameters import Moment, Reader, check_zone, parse_filters, parse_moment
+from metrics.api.parameters import (
+    Moment,
+    Reader,
+    check_zone,
+    parse_bounds,
+    parse_filters,
+    parse_moment,
+    unknown_stage_at,
+)
 from metrics.domain.money import decimal_places, round_decimal
 from metrics.domain.pipeline import Line, Reason, Scope, TermName, measure_velocity
 from metrics.domain.report_query import ReportQuery, describe_dimensions
@@ -33,7 +41,6 @@ from metrics.usecases.pipeline import (
     get_waterfall,
     get_waterfall_leads,
 )
-from metrics.usecases.reports import UnknownStage
 
 SCOPE_WORDS = [
     "Deals: leads in an open stage of which an opportunity is known; with `stage` those in it.",
@@ -216,10 +223,6 @@ _CHANGES_EXAMPLE = {
 }
 
 
-def _content(example: object) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {"application/json": {"example": example}, "text/csv": {"schema": {"type": "string"}}}}}
-
-
 def pipeline_router(database: Database) -> APIRouter:
     """The routes of pipeline and waterfall over this database."""
     router = APIRouter(prefix="/v1", tags=["pipeline"])
@@ -229,15 +232,13 @@ def pipeline_router(database: Database) -> APIRouter:
         summary="Open deals, their amounts by currency, and how fast they become revenue",
         operation_id="pipeline",
         response_model=PipelineOut,
-        responses=_content(_PIPELINE_EXAMPLE),
+        responses=table_responses(_PIPELINE_EXAMPLE),
     )
     async def pipeline(request: Request, parameters: Annotated[PipelineQuery, Query()], caller: Reader) -> Any:
         query, scope = _build_query(parameters), _build_scope(parameters)
         at = parse_moment("at", parameters.at, query.timezone)
-        try:
+        with unknown_stage_at():
             report = await get_pipeline(database, query, scope, at)
-        except UnknownStage as error:
-            raise _unknown_stage(error) from None
         return _pipeline_to_csv(report) if wants_csv(request) else _pipeline_to_json(query, report)
 
     @router.get(
@@ -245,15 +246,13 @@ def pipeline_router(database: Database) -> APIRouter:
         summary="What changed in the pipeline between two moments",
         operation_id="waterfall",
         response_model=WaterfallOut,
-        responses=_content(_WATERFALL_EXAMPLE),
+        responses=table_responses(_WATERFALL_EXAMPLE),
     )
     async def waterfall(request: Request, parameters: Annotated[WaterfallQuery, Query()], caller: Reader) -> Any:
         query, scope = _build_query(parameters), _build_scope(parameters)
         since, until = _parse_bounds(parameters, query)
-        try:
+        with unknown_stage_at():
             report = await get_waterfall(database, query, scope, since, until)
-        except UnknownStage as error:
-            raise _unknown_stage(error) from None
         if wants_csv(request):
             return _waterfall_to_csv(report, since, until)
         return WaterfallOut(
@@ -269,14 +268,14 @@ def pipeline_router(database: Database) -> APIRouter:
         summary="The leads behind a term of the waterfall",
         operation_id="waterfall_leads",
         response_model=ChangesOut,
-        responses=_content(_CHANGES_EXAMPLE),
+        responses=table_responses(_CHANGES_EXAMPLE),
     )
     async def leads(request: Request, parameters: Annotated[WaterfallLeadsQuery, Query()], caller: Reader) -> Any:
         query, scope = _build_query(parameters), _build_scope(parameters)
         since, until = _parse_bounds(parameters, query)
         mark = fingerprint(query, scope, since, until, parameters.term, parameters.currency)
-        after = _decode_cursor(parameters.cursor, mark)
-        try:
+        after = decode_cursor_of(mark, parameters.cursor, lambda lead_id: lead_id, UUID)
+        with unknown_stage_at():
             page = await get_waterfall_leads(
                 database,
                 query,
@@ -288,8 +287,6 @@ def pipeline_router(database: Database) -> APIRouter:
                 after=after,
                 limit=parameters.limit,
             )
-        except UnknownStage as error:
-            raise _unknown_stage(error) from None
         next_cursor = None if page.next is None else encode_cursor(mark, page.next)
         if wants_csv(request):
             rows: list[list[Cell]] = [[str(item.lead_id), item.leads, item.amount, page.as_of] for item in page.items]
@@ -301,10 +298,6 @@ def pipeline_router(database: Database) -> APIRouter:
         return ChangesOut(as_of=page.as_of, items=items, next_cursor=next_cursor)
 
     return router
-
-
-def _unknown_stage(error: UnknownStage) -> Exception:
-    return parameter_error("stage", f"names a stage that the definition in force does not have: {error}")
 
 
 def _build_query(parameters: DealsQuery) -> ReportQuery:
@@ -319,20 +312,10 @@ def _build_scope(parameters: DealsQuery) -> Scope:
 
 
 def _parse_bounds(parameters: WaterfallQuery, query: ReportQuery) -> tuple[datetime, datetime]:
-    since = parse_moment("from", parameters.from_, query.timezone)
-    until = parse_moment("to", parameters.to, query.timezone)
-    if since is None or until is None or since >= until:
-        raise parameter_error("to", "must be after from")
+    since, until = parse_bounds(parameters.from_, parameters.to, query.timezone)
+    if since is None or until is None:
+        raise AssertionError("both are required")
     return since, until
-
-
-def _decode_cursor(cursor: str | None, mark: str) -> UUID | None:
-    values = decode_cursor(cursor, str, UUID)
-    if values is None:
-        return None
-    found, lead_id = values
-    require_same_query(found, mark)
-    return lead_id
 
 
 def _sum_amounts(deals: list[Deal]) -> Decimal:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from accord.agreements import AgreementStore
 from accord.contracts.values import DecimalText, Money
 from accord.db import Database
-from accord.http.csv_tables import Cell, csv_response, wants_csv
+from accord.http.csv_tables import Cell, csv_response, table_responses, wants_csv
 from accord.http.openapi import problems
 from accord.http.problems import not_found
 from metrics.api.definitions import Answer
@@ -179,11 +179,6 @@ _PROGRESS_EXAMPLE = {
 }
 
 
-def _responses(example: object) -> dict[int | str, dict[str, Any]]:
-    content = {"application/json": {"example": example}, "text/csv": {"schema": {"type": "string"}}}
-    return {200: {"content": content}, **problems(404)}
-
-
 def plan_progress_router(database: Database, plans: AgreementStore) -> APIRouter:
     """The routes of the plan's needs and progress over this database."""
     router = APIRouter(prefix="/v1/plan", tags=["plan"])
@@ -193,7 +188,7 @@ def plan_progress_router(database: Database, plans: AgreementStore) -> APIRouter
         summary="The leads that the plan needs, by stage and month",
         operation_id="plan_needs",
         response_model=NeedsOut,
-        responses=_responses(_NEEDS_EXAMPLE),
+        responses={**table_responses(_NEEDS_EXAMPLE), **problems(404)},
     )
     async def needs(request: Request, caller: Reader) -> Any:
         try:
@@ -207,7 +202,7 @@ def plan_progress_router(database: Database, plans: AgreementStore) -> APIRouter
         summary="How far the goals of both departments are",
         operation_id="plan_progress",
         response_model=ProgressOut,
-        responses=_responses(_PROGRESS_EXAMPLE),
+        responses={**table_responses(_PROGRESS_EXAMPLE), **problems(404)},
     )
     async def progress(request: Request, parameters: Annotated[ProgressQuery, Query()], caller: Reader) -> Any:
         try:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from accord.contracts.values import Attributes, DecimalText, Department, Money, StageKind
 from accord.db import Database
-from accord.http.csv_tables import csv_response, wants_csv
+from accord.http.csv_tables import csv_response, table_responses, wants_csv
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
 from accord.http.problems import not_found, parameter_error
@@ -111,7 +111,7 @@ def timeline_router(database: Database) -> APIRouter:
         summary="One lead's stages, clocks and activities in time order",
         operation_id="timeline",
         response_model=TimelineOut,
-        responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **problems(404)},
+        responses={**table_responses(), **problems(404)},
     )
     async def timeline(
         request: Request,

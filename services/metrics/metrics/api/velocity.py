@@ -11,10 +11,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from accord.db import Database
-from accord.http.csv_tables import csv_response, wants_csv
-from accord.http.paging import decode_cursor, encode_cursor
+from accord.http.csv_tables import csv_response, table_responses, wants_csv
+from accord.http.paging import encode_cursor
 from accord.http.problems import parameter_error
-from metrics.api.cursors import fingerprint, require_same_query
+from metrics.api.cursors import decode_cursor_of, fingerprint
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
 from metrics.api.parameters import (
     Reader,
@@ -23,11 +23,12 @@ from metrics.api.parameters import (
     VelocityParameters,
     build_query,
     parse_stage_pair,
+    unknown_stage_at,
 )
 from metrics.domain.report_query import ReportQuery
 from metrics.domain.velocity import Step, describe_velocity
 from metrics.queries.velocity import LeadCursor, LeadStep
-from metrics.usecases.reports import LeadPage, StagePair, UnknownStage, VelocityReport, get_leads, get_velocity
+from metrics.usecases.reports import LeadPage, StagePair, VelocityReport, get_leads, get_velocity
 
 _SECOND_US = 1_000_000
 
@@ -90,24 +91,21 @@ class LeadStepsOut(Answer):
     next_cursor: str | None
 
 
-_CSV: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-}
-
-
 def velocity_router(database: Database) -> APIRouter:
     """The velocity routes over this database."""
     router = APIRouter(prefix="/v1/velocity", tags=["velocity"])
 
-    @router.get("", summary="How long steps take", operation_id="velocity", response_model=VelocityOut, responses=_CSV)
+    @router.get(
+        "",
+        summary="How long steps take",
+        operation_id="velocity",
+        response_model=VelocityOut,
+        responses=table_responses(),
+    )
     async def velocity(request: Request, parameters: VelocityParameters, caller: Reader) -> Any:
         query, between = build_query(parameters), parse_stage_pair(parameters.between)
-        try:
+        with unknown_stage_at("between"):
             report = await get_velocity(database, query, between)
-        except UnknownStage as error:
-            raise parameter_error(
-                "between", f"names a stage that the definition in force does not have: {error}"
-            ) from None
         if wants_csv(request):
             return _to_csv(query, report)
         return _to_json(query, report, between)
@@ -117,25 +115,20 @@ def velocity_router(database: Database) -> APIRouter:
         summary="The leads behind a figure, longest first",
         operation_id="velocity_leads",
         response_model=LeadStepsOut,
-        responses=_CSV,
+        responses=table_responses(),
     )
     async def leads(request: Request, parameters: VelocityLeadsParameters, caller: Reader) -> Any:
         query, where = build_query(parameters), _parse_where(parameters)
         mark = fingerprint(query, where, parameters.state)
-        try:
+        with unknown_stage_at("between" if isinstance(where, StagePair) else "stage"):
             report = await get_leads(
                 database,
                 query,
                 where,
                 states=(parameters.state,) if parameters.state else (),
-                after=_decode_cursor(parameters.cursor, mark),
+                after=decode_cursor_of(mark, parameters.cursor, LeadCursor, datetime, int, UUID),
                 limit=parameters.limit,
             )
-        except UnknownStage as error:
-            parameter = "between" if isinstance(where, StagePair) else "stage"
-            raise parameter_error(
-                parameter, f"names a stage that the definition in force does not have: {error}"
-            ) from None
         next_cursor = _next_cursor(report, mark)
         if wants_csv(request):
             return _leads_to_csv(query, report, next_cursor)
@@ -151,16 +144,6 @@ def _parse_where(parameters: VelocityLeadsQuery) -> str | StagePair:
     if between is None and parameters.stage:
         return parameters.stage
     raise parameter_error("stage", "or between must be given, and only one of them")
-
-
-def _decode_cursor(cursor: str | None, mark: str) -> LeadCursor | None:
-    values = decode_cursor(cursor, datetime, int, str)
-    if values is None:
-        return None
-    observed_until, duration_us, place = values
-    found, _, lead_id = place.partition(" ")
-    require_same_query(found, mark)
-    return LeadCursor(observed_until, duration_us, UUID(lead_id))
 
 
 def _seconds(microseconds: float | None) -> float | None:
@@ -218,7 +201,7 @@ def _to_csv(query: ReportQuery, report: VelocityReport) -> Response:
 def _next_cursor(report: LeadPage, mark: str) -> str | None:
     if report.next is None:
         return None
-    return encode_cursor(report.next.observed_until, report.next.duration_us, f"{mark} {report.next.lead_id}")
+    return encode_cursor(mark, report.next.observed_until, report.next.duration_us, report.next.lead_id)
 
 
 def _lead_step_out(query: ReportQuery, item: LeadStep) -> LeadStepOut:
