@@ -22,14 +22,14 @@ def document_pages(title: str) -> list[BaseRoute]:
         swagger_favicon_url=f"{_ASSETS}/favicon.png",
     )
 
-    async def show(_: Request) -> Response:
+    async def get_page(_: Request) -> Response:
         return page
 
-    async def lead_to_docs(_: Request) -> Response:
+    async def redirect_to_docs(_: Request) -> Response:
         return RedirectResponse("docs")
 
     return [
-        Route("/", lead_to_docs),
-        Route("/docs", show),
+        Route("/", redirect_to_docs),
+        Route("/docs", get_page),
         Mount(f"/{_ASSETS}", StaticFiles(packages=[("fastapi_offline", "static")])),
     ]

@@ -120,7 +120,7 @@ async def _check_retention(admin: AIOKafkaAdminClient, names: Sequence[str]) -> 
                     raise FiniteRetention(f"{name} has {option}={found[option]}; set it to {value}")
 
 
-async def start_whole(client: Any, *, timeout_s: float = 1.0) -> None:
+async def start_client(client: Any, *, timeout_s: float = 1.0) -> None:
     """Start a client of aiokafka. Cancelled, it lets the start come to its end first: aiokafka would leave its first connection open."""
     starting = asyncio.create_task(client.start())
     try:

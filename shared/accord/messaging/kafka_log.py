@@ -24,7 +24,7 @@ from accord.messaging.kafka import (
     close_quietly,
     ensure_topics,
     physical_name,
-    start_whole,
+    start_client,
 )
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
 from accord.settings import KafkaSettings
@@ -66,7 +66,7 @@ class KafkaLog:
         name = physical_name(self.settings, topic)
         try:
             async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await start_whole(producer)
+                await start_client(producer)
                 await producer.partitions_for(name)
         except BaseException:
             await abandon_producer(producer)
@@ -86,7 +86,7 @@ class KafkaLog:
             metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
         )
         try:
-            await start_whole(client)
+            await start_client(client)
         except BaseException:
             await close_quietly(client)
             raise
@@ -118,7 +118,7 @@ class KafkaWriter:
             )
         try:
             if not self._is_asking:
-                await start_whole(self._asking)
+                await start_client(self._asking)
                 self._is_asking = True
             found = await self._asking.end_offsets(parts)
         except BaseException:
@@ -282,7 +282,7 @@ class KafkaReader:
                 request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
                 consumer_timeout_ms=int(_METADATA_AGE_S * 1000),
             )
-            await start_whole(self._committer)
+            await start_client(self._committer)
         if self._committer.assignment() != set(parts):
             self._committer.assign(parts)
             for part in parts:

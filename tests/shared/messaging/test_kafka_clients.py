@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from accord.messaging.kafka import start_whole
+from accord.messaging.kafka import start_client
 
 
 class Client:
@@ -25,7 +25,7 @@ class Client:
 
 async def test_cancelled_start_comes_to_its_end() -> None:
     client = Client()
-    starting = asyncio.create_task(start_whole(client))
+    starting = asyncio.create_task(start_client(client))
     await client.begun.wait()
     starting.cancel()
     client.answered.set()
@@ -36,7 +36,7 @@ async def test_cancelled_start_comes_to_its_end() -> None:
 
 async def test_cancelled_start_whose_cluster_is_gone_is_given_up() -> None:
     client = Client()
-    starting = asyncio.create_task(start_whole(client, timeout_s=0.01))
+    starting = asyncio.create_task(start_client(client, timeout_s=0.01))
     await client.begun.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -50,4 +50,4 @@ async def test_failed_start_raises() -> None:
             raise ConnectionRefusedError
 
     with pytest.raises(ConnectionRefusedError):
-        await start_whole(Refused())
+        await start_client(Refused())

@@ -17,12 +17,12 @@ def fingerprint(*query: object) -> str:
     return sha256(repr(query).encode()).hexdigest()[:16]
 
 
-def decode_cursor_of(query: str, cursor: str | None, make: Callable[..., T], *types: type[Any]) -> T | None:
-    """`make` of the place in a cursor of the query with this fingerprint, None without a cursor. Raises Problem 422 for any other."""
+def decode_cursor_of(query_id: str, cursor: str | None, make: Callable[..., T], *types: type[Any]) -> T | None:
+    """`make` of the place in a cursor of the query with this id, None without a cursor. Raises Problem 422 for any other."""
     values = decode_cursor(cursor, str, *types)
     if values is None:
         return None
     found, *place = values
-    if found != query:
+    if found != query_id:
         raise parameter_error("cursor", "is of another query: begin without it")
     return make(*place)

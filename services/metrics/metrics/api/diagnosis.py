@@ -218,16 +218,16 @@ def diagnosis_router(database: Database, plans: AgreementStore) -> APIRouter:
     )
     async def wins(request: Request, parameters: WinsParameters, caller: Reader) -> Any:
         query = build_wins_query(parameters)
-        mark = fingerprint(query, parameters.stage)
+        query_id = fingerprint(query, parameters.stage)
         with unknown_stage_at():
             page = await get_wins(
                 database,
                 query,
                 parameters.stage,
-                after=decode_cursor_of(mark, parameters.cursor, WinCursor, datetime, UUID),
+                after=decode_cursor_of(query_id, parameters.cursor, WinCursor, datetime, UUID),
                 limit=parameters.limit,
             )
-        next_cursor = None if page.next is None else encode_cursor(mark, page.next.won_at, page.next.lead_id)
+        next_cursor = None if page.next is None else encode_cursor(query_id, page.next.won_at, page.next.lead_id)
         return _wins_to_csv(page, next_cursor) if wants_csv(request) else _wins_to_json(page, next_cursor)
 
     return router

@@ -176,17 +176,17 @@ def funnel_router(database: Database) -> APIRouter:
     )
     async def leads(request: Request, parameters: FunnelLeadsParameters, caller: Reader) -> Any:
         query = build_query(parameters)
-        mark = fingerprint(query, parameters.stage, parameters.figure)
+        query_id = fingerprint(query, parameters.stage, parameters.figure)
         with unknown_stage_at():
             page = await get_funnel_leads(
                 database,
                 query,
                 parameters.stage,
                 parameters.figure,
-                after=decode_cursor_of(mark, parameters.cursor, FunnelCursor, datetime, UUID),
+                after=decode_cursor_of(query_id, parameters.cursor, FunnelCursor, datetime, UUID),
                 limit=parameters.limit,
             )
-        next_cursor = None if page.next is None else encode_cursor(mark, page.next.captured_at, page.next.lead_id)
+        next_cursor = None if page.next is None else encode_cursor(query_id, page.next.captured_at, page.next.lead_id)
         if wants_csv(request):
             return _leads_to_csv(query, page, next_cursor)
         items = [

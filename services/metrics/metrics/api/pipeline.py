@@ -273,8 +273,8 @@ def pipeline_router(database: Database) -> APIRouter:
     async def leads(request: Request, parameters: Annotated[WaterfallLeadsQuery, Query()], caller: Reader) -> Any:
         query, scope = _build_query(parameters), _build_scope(parameters)
         since, until = _parse_bounds(parameters, query)
-        mark = fingerprint(query, scope, since, until, parameters.term, parameters.currency)
-        after = decode_cursor_of(mark, parameters.cursor, lambda lead_id: lead_id, UUID)
+        query_id = fingerprint(query, scope, since, until, parameters.term, parameters.currency)
+        after = decode_cursor_of(query_id, parameters.cursor, lambda lead_id: lead_id, UUID)
         with unknown_stage_at():
             page = await get_waterfall_leads(
                 database,
@@ -287,7 +287,7 @@ def pipeline_router(database: Database) -> APIRouter:
                 after=after,
                 limit=parameters.limit,
             )
-        next_cursor = None if page.next is None else encode_cursor(mark, page.next)
+        next_cursor = None if page.next is None else encode_cursor(query_id, page.next)
         if wants_csv(request):
             rows: list[list[Cell]] = [[str(item.lead_id), item.leads, item.amount, page.as_of] for item in page.items]
             return csv_response("waterfall-leads", ["lead_id", "leads_change", "amount", "as_of"], rows, next_cursor)

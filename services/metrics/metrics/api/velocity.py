@@ -119,17 +119,17 @@ def velocity_router(database: Database) -> APIRouter:
     )
     async def leads(request: Request, parameters: VelocityLeadsParameters, caller: Reader) -> Any:
         query, where = build_query(parameters), _parse_where(parameters)
-        mark = fingerprint(query, where, parameters.state)
+        query_id = fingerprint(query, where, parameters.state)
         with unknown_stage_at("between" if isinstance(where, StagePair) else "stage"):
             report = await get_leads(
                 database,
                 query,
                 where,
                 states=(parameters.state,) if parameters.state else (),
-                after=decode_cursor_of(mark, parameters.cursor, LeadCursor, datetime, int, UUID),
+                after=decode_cursor_of(query_id, parameters.cursor, LeadCursor, datetime, int, UUID),
                 limit=parameters.limit,
             )
-        next_cursor = _next_cursor(report, mark)
+        next_cursor = _next_cursor(report, query_id)
         if wants_csv(request):
             return _leads_to_csv(query, report, next_cursor)
         return _leads_to_json(query, report, next_cursor)
@@ -198,10 +198,10 @@ def _to_csv(query: ReportQuery, report: VelocityReport) -> Response:
     return csv_response("velocity", columns, rows)
 
 
-def _next_cursor(report: LeadPage, mark: str) -> str | None:
+def _next_cursor(report: LeadPage, query_id: str) -> str | None:
     if report.next is None:
         return None
-    return encode_cursor(mark, report.next.observed_until, report.next.duration_us, report.next.lead_id)
+    return encode_cursor(query_id, report.next.observed_until, report.next.duration_us, report.next.lead_id)
 
 
 def _lead_step_out(query: ReportQuery, item: LeadStep) -> LeadStepOut:

@@ -130,10 +130,12 @@ def measure_progress(funnel: ReverseFunnel, target: Target, actual: Fraction | N
     pace = None if actual is None or expected == 0 else actual / expected
     projection = pace if pace is None else pace * target.value
     is_over = at >= to_moment(target.period.end, ZoneInfo(funnel.plan.period.timezone))
-    return Progress(target, actual, expected, pace, projection, _judge(target.value, actual, projection, is_over))
+    return Progress(
+        target, actual, expected, pace, projection, _evaluate_status(target.value, actual, projection, is_over)
+    )
 
 
-def _judge(target: Fraction, actual: Fraction | None, projection: Fraction | None, is_over: bool) -> Status:
+def _evaluate_status(target: Fraction, actual: Fraction | None, projection: Fraction | None, is_over: bool) -> Status:
     measured = actual if is_over else projection
     if measured is None:
         return "unknown"

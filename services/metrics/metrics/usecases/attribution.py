@@ -19,7 +19,7 @@ from metrics.domain.report_query import ReportQuery
 from metrics.queries import attribution as attribution_query
 from metrics.queries import stages as stages_query
 from metrics.queries.attribution import AttributedWin
-from metrics.usecases.reports import LEAD_TOPICS, require_win
+from metrics.usecases.reports import LEAD_TOPICS, choose_won_stage
 
 Dimension = Literal["source", "campaign"]
 WINS_MAX = 20_000
@@ -54,7 +54,7 @@ async def get_attribution(
     async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
         stages = await stages_query.fetch_stages(conn)
-        won = require_win(stages, stage)
+        won = choose_won_stage(stages, stage)
         opened = [known.key for known in stages.sales_path if known.kind == "open"]
         as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
         last_open = opened[-1] if opened else None

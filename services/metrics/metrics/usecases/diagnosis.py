@@ -26,7 +26,7 @@ from metrics.queries import stages as stages_query
 from metrics.queries import wins as wins_query
 from metrics.queries.wins import Win, WinCursor, select_period
 from metrics.usecases.plan_progress import PlanInForce, fetch_plan
-from metrics.usecases.reports import LEAD_TOPICS, require_win
+from metrics.usecases.reports import LEAD_TOPICS, choose_won_stage
 
 BY_SOURCE = (parse_dimension("source", DIMENSION_NAMES),)
 
@@ -177,7 +177,7 @@ async def get_wins(
     """Get the wins of a period, the first ones first. Raises UnknownStage."""
     async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
-        won = require_win(await stages_query.fetch_stages(conn), stage)
+        won = choose_won_stage(await stages_query.fetch_stages(conn), stage)
         as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
         items = await wins_query.fetch_wins(conn, query, won, after=after, limit=limit + 1)
     page, more = items[:limit], len(items) > limit

@@ -291,7 +291,7 @@ def measure_wait(since: datetime, until: datetime | None) -> timedelta | None:
     return None if until is None else max(until - since, timedelta(0))
 
 
-def require_win(stages: Stages, key: str | None) -> str:
+def choose_won_stage(stages: Stages, key: str | None) -> str:
     """The stage that counts as won: this one, or the definition's first of that kind. Raises UnknownStage."""
     won = [stage.key for stage in stages.sales_path if stage.kind == "won"]
     if key is None and not won:

@@ -71,12 +71,12 @@ class LeadCorrector:
             if not request.values.model_fields_set:
                 return found
             if lead.pending:
-                raise _is_pending()
+                raise _build_pending_problem()
             after = await _correct(unit_of_work, found, owners, values, request, active_policy)
             return replace(found, lead=after)
 
 
-def _is_pending() -> Problem:
+def _build_pending_problem() -> Problem:
     """A release takes the submission as it waits, so a correction of the lead would be lost."""
     return Problem(
         409,

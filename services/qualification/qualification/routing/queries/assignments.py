@@ -177,7 +177,7 @@ class LastAssignment(NamedTuple):
     occurred_at: datetime
 
 
-async def find_last(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, LastAssignment]:
+async def find_last_assignments(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, LastAssignment]:
     """How these leads were last given to somebody, under their own ids."""
     rows = await connection.fetch(_LAST, lead_ids)
     return {row[0]: LastAssignment(*row[1:]) for row in rows}

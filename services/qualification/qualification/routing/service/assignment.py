@@ -149,7 +149,7 @@ async def _separate_owners(unit_of_work: UnitOfWork, changes: Changes, routing: 
     """After merges were reverted: a survivor that got its owner by one has the owner of before, and whoever has none now waits."""
     connection = await unit_of_work.connection()
     survivors = sorted({merge.survivor_id for merge in changes.reverted_merges})
-    last = await assignments.find_last(connection, survivors)
+    last = await assignments.find_last_assignments(connection, survivors)
     fixed = [
         FixedAssignment(changes.now[merge.survivor_id], last[merge.survivor_id].previous_owner, "merge", WHY_REVERTED)
         for merge in changes.reverted_merges

@@ -98,7 +98,7 @@ async def _change_owners(
     targets = [change.lead if isinstance(change.lead, UUID) else named.get(change.lead) for change in changes]
     asked = {lead_id for lead_id in targets if lead_id is not None}
     locked = await leads.lock(connection, asked, rules.kinds if rules else ())
-    last = await assignments.find_last(connection, sorted(locked))
+    last = await assignments.find_last_assignments(connection, sorted(locked))
     reached = {lead_id: assignment.occurred_at for lead_id, assignment in last.items()}
     fixed: list[FixedAssignment] = []
     outcomes: list[OwnerChangeOutcome] = []
