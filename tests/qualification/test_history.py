@@ -27,7 +27,7 @@ from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain import history
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
-from qualification.lifecycle.domain.facts import Decision, Fields, OwnerAssigned
+from qualification.lifecycle.domain.facts import Decision, Fields, MergeApplied, OwnerAssigned
 from qualification.lifecycle.domain.history import _match_entries
 from qualification.routing.domain.assignment import RoutingInput, RoutingState, assign
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
@@ -411,6 +411,19 @@ def test_lead_that_is_restored_before_there_is_a_definition_has_its_profile() ->
     restored = histories.memory.leads[histories.factories[0].lead_id]
     assert (restored.stage, restored.merged_into) == ("inquiry", None)
     histories.all_is_told_again(order=[0, 1, 2])
+
+
+def test_merge_is_never_before_the_merges_that_it_takes_along() -> None:
+    """Found by the state machine: dated before them, what they had brought counted live and not in a replay."""
+    histories = Histories()
+    histories.begin(with_definition=False)
+    histories.definition_activates()
+    histories.merged(ours=1, theirs=0, hour=2)
+    histories.merged(ours=2, theirs=0, hour=0)
+    histories.did_several_things(number=0, several=[0, 2])
+    histories.what_lives_is_the_fold_of_the_log_from_zero()
+    (merge,) = [fact for fact in histories.memory.logs[UUID(int=3)].facts if isinstance(fact, MergeApplied)]
+    assert merge.at == histories.at(2)
 
 
 TestHistories = Histories.TestCase

@@ -271,7 +271,7 @@ class LeadUnitOfWork:
         if other.lead_id == survivor.lead_id or self._is_reverted(survivor, other, event):
             return ()  # redelivered
         needs_replay = self._merge_needs_replay(survivor, other, event)
-        if needs_replay:
+        if needs_replay or self.rules is None:
             self._require_logs(survivor.lead_id, other.lead_id)
         emitted: list[EmittedEvents] = []
         own = self.leads[event.lead_id]
@@ -279,7 +279,7 @@ class LeadUnitOfWork:
             first = _profile_fact(own, 0, event.state, event.state.captured_at)
             self._append_to_log(own.lead_id, first)
             self.leads[own.lead_id] = replace(own, profile=event.state, profile_at=first.at)
-        fact = _merge_fact(event, other.lead_id)
+        fact = _merge_fact(event, other.lead_id, self._last_merge_at(other.lead_id))
         if not needs_replay and self.rules is not None:
             emitted += self._advance_time(other, fact.at)
             other = self.leads[other.lead_id]
@@ -298,6 +298,11 @@ class LeadUnitOfWork:
                 self._set_profile(event.lead_id, event.sequence, event.state, fact.at)
             return (*emitted, *self._replay(survivor.lead_id))
         return (*emitted, self._apply_next(self.leads[survivor.lead_id], fact, other))
+
+    def _last_merge_at(self, lead_id: UUID) -> datetime | None:
+        """When a lead was last merged into this one. Where its log is not loaded, the merge at hand is later than all of it anyway."""
+        log = self.logs.get(lead_id)
+        return max((fact.at for fact in log.facts if isinstance(fact, MergeApplied)), default=None) if log else None
 
     def _is_reverted(self, survivor: Lead, other: Lead, event: LeadMerged) -> bool:
         """Whether the merge has been reverted since, which only the log knows."""
@@ -576,6 +581,7 @@ def _profile_fact(known: Lead, sequence: int, state: LeadState, occurred_at: dat
     return ProfileChanged(at, sequence, state)
 
 
-def _merge_fact(event: LeadMerged, other_id: UUID) -> MergeApplied:
-    at = max(event.occurred_at, event.state.captured_at)
+def _merge_fact(event: LeadMerged, other_id: UUID, not_before: datetime | None = None) -> MergeApplied:
+    """A merge at its position: never before the merges into the other lead, which it takes along."""
+    at = max(event.occurred_at, event.state.captured_at, not_before or event.occurred_at)
     return MergeApplied(at, event.merge_id, other_id, event.sequence, event.state)
